@@ -1,0 +1,1 @@
+"""Networks: one family a file; the only room that imports flax.linen."""

@@ -1,0 +1,115 @@
+"""Classification heads, and the classifier that joins one to an encoder.
+
+A head is written as a tuple of specs, so that the order of its parts is the
+config's to choose. Knows no particular encoder.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision_jax.models import layers
+
+_POOLINGS = ('flatten', 'average', 'max')
+_FORMS = (
+    "'flatten', 'average', 'max' (the first spec, and only the first), "
+    "'dense:<units>', 'batch_norm', 'dropout:<rate>'")
+
+
+def parse_spec(spec: str) -> tuple[str, int | float | None]:
+  """Reads one spec of a head, e.g. 'dense:256' as ('dense', 256).
+
+  Raises:
+    ValueError: for anything else than the forms that its message lists.
+  """
+  name, colon, argument = spec.partition(':')
+  try:
+    if not colon and name in (*_POOLINGS, 'batch_norm'):
+      return name, None
+    if name == 'dense' and int(argument) > 0:
+      return name, int(argument)
+    if name == 'dropout' and 0.0 <= float(argument) < 1.0:
+      return name, float(argument)
+  except ValueError:
+    pass
+  raise ValueError(f'head spec {spec!r}: it must be one of {_FORMS}')
+
+
+def parse_specs(
+    specs: tuple[str, ...]) -> tuple[tuple[str, int | float | None], ...]:
+  """Reads the specs of a head; raises ValueError naming the bad one."""
+  parsed = tuple(parse_spec(spec) for spec in specs)
+  for i, (name, _) in enumerate(parsed):
+    if (name in _POOLINGS) != (i == 0):
+      raise ValueError(
+          f'head spec {specs[i]!r} at position {i} of {tuple(specs)}: the '
+          f'first spec, and only the first, must be one of {_POOLINGS}')
+  if not parsed:
+    raise ValueError(f'a head needs a first spec, one of {_POOLINGS}')
+  return parsed
+
+
+class Head(nn.Module):
+  """Turns features [B, h, w, C] into logits [B, num_classes].
+
+  'dense:<units>' is a dense layer with ReLU; the last dense layer, to
+  `num_classes` and named 'logits', has none and needs no spec. BatchNorm has
+  Keras's momentum (.99) and epsilon (1e-3), with which the studies ran.
+
+  Attributes:
+    num_classes: number of classes; 0 stops before the logits.
+    specs: e.g. ('flatten', 'dense:256', 'batch_norm', 'dropout:0.5').
+    dtype: type of the computation; the logits are float32.
+  """
+  num_classes: int
+  specs: tuple[str, ...] = ('flatten', 'dense:512')
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    for name, argument in parse_specs(self.specs):
+      if name == 'flatten':
+        x = x.reshape(x.shape[0], -1)
+      elif name == 'average':
+        x = x.mean((1, 2))
+      elif name == 'max':
+        x = x.max((1, 2))
+      elif name == 'dense':
+        x = nn.relu(nn.Dense(argument, dtype=self.dtype)(x))
+      elif name == 'batch_norm':
+        x = nn.BatchNorm(
+            use_running_average=not train, momentum=0.99, epsilon=1e-3,
+            dtype=self.dtype)(x)
+      elif name == 'dropout':
+        x = layers.Dropout(argument)(x, train=train)
+    if self.num_classes:
+      x = nn.Dense(self.num_classes, dtype=self.dtype, name='logits')(x)
+    return x.astype(jnp.float32)
+
+
+class Classifier(nn.Module):
+  """An encoder followed by a head; logits [B, num_classes] of [B, H, W, C].
+
+  Attributes:
+    encoder: module from an image to features [B, h, w, C].
+    head: module from those features to logits.
+  """
+  encoder: nn.Module
+  head: nn.Module
+
+  def __call__(
+      self, x: jax.Array, *, train: bool, encoder_train: bool | None = None,
+  ) -> jax.Array:
+    """Returns logits; `encoder_train` None means as `train` (frozen: False)."""
+    encoder_train = train if encoder_train is None else encoder_train
+    return self.classify(self.encode(x, train=encoder_train), train=train)
+
+  def encode(self, x: jax.Array, *, train: bool) -> jax.Array:
+    """Returns the encoder's features, which a frozen encoder may cache."""
+    return self.encoder(x, train=train)
+
+  def classify(self, features: jax.Array, *, train: bool) -> jax.Array:
+    """Returns the head's logits of features from `encode`."""
+    return self.head(features, train=train)

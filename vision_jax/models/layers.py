@@ -1,0 +1,122 @@
+"""Thin layers over `vision_jax.ops`, and the parameter counts of a model.
+
+Parameters are laid out as linen's own layers lay them out (kernel HWIO, bias),
+so a checkpoint does not depend on which form of an operation ran. Knows no
+architecture.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision_jax import ops
+
+Padding = str | Sequence[tuple[int, int]]
+
+
+class Conv(nn.Module):
+  """Convolution of [B, H, W, C] to [B, H', W', features].
+
+  Attributes:
+    features: output channels.
+    kernel_size: height and width of the kernel.
+    strides: height and width of a step.
+    padding: 'SAME', 'VALID', or ((top, bottom), (left, right)).
+    groups: groups of channels; `groups == C` is a depthwise convolution.
+    use_bias: whether to add a bias.
+    kernel_init: initialiser of the kernel.
+    dtype: type of the computation; parameters are always float32.
+  """
+  features: int
+  kernel_size: tuple[int, int] = (3, 3)
+  strides: tuple[int, int] = (1, 1)
+  padding: Padding = 'SAME'
+  groups: int = 1
+  use_bias: bool = True
+  kernel_init: Any = nn.initializers.lecun_normal()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    x = ops.conv(
+        x.astype(self.dtype), kernel.astype(self.dtype), strides=self.strides,
+        padding=self.padding, groups=self.groups)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      x = x + bias.astype(self.dtype)
+    return x
+
+
+class ConvTranspose(nn.Module):
+  """Transposed convolution of [B, H, W, C], as `nn.ConvTranspose` has it.
+
+  Its kernel [h, w, C, features] is the transpose of PyTorch's
+  [C, features, h, w] with both spatial axes reversed.
+  """
+  features: int
+  kernel_size: tuple[int, int] = (2, 2)
+  strides: tuple[int, int] = (2, 2)
+  padding: Padding = 'SAME'
+  use_bias: bool = True
+  kernel_init: Any = nn.initializers.lecun_normal()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (*self.kernel_size, x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape)
+    x = ops.conv_transpose(
+        x.astype(self.dtype), kernel.astype(self.dtype), strides=self.strides,
+        padding=self.padding)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, (self.features,))
+      x = x + bias.astype(self.dtype)
+    return x
+
+
+class Dropout(nn.Module):
+  """Dropout with probability `rate`, drawn from the stream 'dropout'."""
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    if not 0.0 <= self.rate < 1.0:
+      raise ValueError(f'dropout rate {self.rate} is not in [0, 1)')
+    if not train or self.rate == 0.0:
+      return x
+    return ops.dropout(x, self.make_rng('dropout'), rate=self.rate)
+
+
+def count_parameters(
+    params: Mapping[str, Any],
+    batch_stats: Mapping[str, Any],
+    trainable: Any = True,
+) -> dict[str, Any]:
+  """Counts parameters as Keras does: moving statistics are frozen ones.
+
+  Args:
+    params: parameter tree, arrays or `ShapeDtypeStruct`s.
+    batch_stats: tree of moving statistics; {} where there are none.
+    trainable: tree of booleans, a prefix of `params`; True means all.
+
+  Returns:
+    {'total', 'trainable', 'frozen', 'modules': {top-level module: count}};
+    a module's count includes its moving statistics.
+  """
+  size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
+  mask = jax.tree.broadcast(trainable, params)
+  moving = sum(
+      leaf.size for leaf, keep in zip(
+          jax.tree.leaves(params), jax.tree.leaves(mask), strict=True) if keep)
+  modules = {
+      name: size(params.get(name, {})) + size(batch_stats.get(name, {}))
+      for name in {**params, **batch_stats}}
+  total = size(params) + size(batch_stats)
+  return {
+      'total': total, 'trainable': moving, 'frozen': total - moving,
+      'modules': modules}
