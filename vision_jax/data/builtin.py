@@ -1,0 +1,75 @@
+"""Data that needs no download: scikit-learn's digits and drawn gratings.
+
+The digits are real; the gratings are for tests and timing, of any size and
+number, and prove nothing about a model.
+"""
+
+import numpy as np
+
+from vision_jax.data import errors
+from vision_jax.data import listing
+
+_PROCEDURAL_SEED = 0
+
+
+def list_digits(config_data) -> listing.Listing:
+  """Lists the 1,797 digits of scikit-learn, uint8 [8, 8, 1], 180 a class.
+
+  Source: E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
+  Digits", UCI, 1998 (the test part).
+  """
+  del config_data  # There is nothing to choose.
+  # Imported here because it is slow and only this source needs it.
+  from sklearn import datasets  # pylint: disable=g-import-not-at-top
+  digits = datasets.load_digits()
+  images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+  return _in_memory(
+      'digits', class_names=tuple(map(str, digits.target_names)),
+      labels=tuple(map(int, digits.target)), read=lambda i: images[i])
+
+
+def list_procedural(config_data) -> listing.Listing:
+  """Lists noisy gratings whose direction is their class.
+
+  Args:
+    config_data: Reads procedural_examples, procedural_classes, image_size and
+      channels.
+
+  Returns:
+    Examples whose classes take turns; each is drawn when it is read and
+    depends on its index, the number of classes, the size and the channels.
+  """
+  n, classes = config_data.procedural_examples, config_data.procedural_classes
+  if not 1 <= classes <= n:
+    raise errors.DataError(
+        f'config.data.procedural_classes is {classes}; it must be between 1 '
+        f'and config.data.procedural_examples = {n}.')
+  def read(index):
+    return draw_grating(
+        index, angle=np.pi * (index % classes) / classes,
+        size=tuple(config_data.image_size), channels=config_data.channels)
+  return _in_memory(
+      'procedural', class_names=tuple(f'{c:03d}' for c in range(classes)),
+      labels=tuple(i % classes for i in range(n)), read=read)
+
+
+def draw_grating(index: int, *, angle: float, size, channels: int):
+  """Draws uint8 [h, w, channels]: waves along `angle` (radians), and noise."""
+  rng = np.random.default_rng((_PROCEDURAL_SEED, index))
+  height, width = size
+  y, x = np.mgrid[:height, :width] / max(size)
+  waves = rng.uniform(2, 4)
+  along = x * np.cos(angle) + y * np.sin(angle)
+  pattern = np.sin(2 * np.pi * (waves * along + rng.uniform()))
+  colour = rng.uniform(0.3, 1.0, channels)
+  noise = rng.normal(0, 0.3, (height, width, channels))
+  image = 0.5 + 0.3 * pattern[..., None] * colour + 0.3 * noise
+  return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def _in_memory(name, *, class_names, labels, read) -> listing.Listing:
+  n = len(labels)
+  return listing.Listing(
+      class_names=class_names,
+      ids=tuple(f'{name}/{i:0{len(str(n - 1))}d}' for i in range(n)),
+      labels=labels, splits=('',) * n, stamps=(), read=read, ignored=())
