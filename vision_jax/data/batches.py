@@ -1,0 +1,156 @@
+"""Chooses the rows of each batch and brings their pixels to the device.
+
+Which rows a batch has is a pure function of (members, seed, step), so that
+nothing about the data needs saving for an exact resume. Images stay uint8 until
+they are inside the jitted step. Augmentation is not done here.
+"""
+
+from concurrent import futures
+import functools
+from typing import Any, Callable, Iterable, Iterator, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vision_jax.data import errors
+
+
+class Store(NamedTuple):
+  """Access to the images of a dataset, wherever they are kept.
+
+  A step is fed in two moves, the same for resident and for streamed images:
+  `inputs = store.feed(rows)` on the host, and inside jit
+  `batch = store.gather(arrays, inputs)` with `store.arrays` as an argument.
+
+  Attributes:
+    arrays: What stays on the device: `label` [n] and, if resident, `image`
+      uint8 [n, h, w, c].
+    feed: Maps host rows int32 [B] to the device inputs of one batch.
+    gather: Maps (arrays, inputs) to `image` float32 [B, h, w, c] in [0, 1],
+      `label` int32 [B] and `id` int32 [B], the rows.
+  """
+  arrays: dict[str, Any]
+  feed: Callable[[np.ndarray], dict[str, Any]]
+  gather: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+
+
+def steps_per_epoch(n: int, batch_size: int, *, remainder: str) -> int:
+  """How many batches n examples make.
+
+  Args:
+    n: Number of examples.
+    batch_size: Examples a batch.
+    remainder: 'pad' fills up the last batch; 'drop' leaves the rest out.
+
+  Raises:
+    errors.DataError: There is not one batch.
+  """
+  errors.check_choice('remainder', remainder, allowed=('pad', 'drop'))
+  steps = n // batch_size if remainder == 'drop' else -(-n // batch_size)
+  if not steps:
+    raise errors.DataError(
+        f'{n} training examples make no batch of {batch_size}; lower the batch '
+        'size or, if there are any examples, keep the remainder by "pad".')
+  return steps
+
+
+def train_indices(members: np.ndarray, batch_size: int, *, seed: int,
+                  step: int, remainder: str
+                  ) -> tuple[np.ndarray, np.ndarray]:
+  """The rows of one training batch, a pure function of its arguments.
+
+  Each epoch visits every member once, in an order that follows from seed and
+  epoch. A last batch that is not full repeats the first members of its epoch's
+  order, masked.
+
+  Args:
+    members: int [n], the rows to train on.
+    batch_size: B.
+    seed: Any non-negative integer.
+    step: Number of batches before this one, over all epochs.
+    remainder: 'pad' or 'drop', as in `steps_per_epoch`.
+
+  Returns:
+    rows int32 [B] and mask float32 [B], 0 for repeated rows.
+  """
+  n = len(members)
+  epoch, index = divmod(
+      step, steps_per_epoch(n, batch_size, remainder=remainder))
+  places = index * batch_size + np.arange(batch_size)
+  shuffle = _epoch_order(n, seed=seed, epoch=epoch)
+  return _pick(np.asarray(members)[shuffle], places)
+
+
+def eval_batches(members: np.ndarray, batch_size: int
+                 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields (rows int32 [B], mask float32 [B]): each member once, in order."""
+  for start in range(0, len(members), batch_size):
+    yield _pick(np.asarray(members), start + np.arange(batch_size))
+
+
+def make_store(dataset, config_data, *, sharding=None) -> Store:
+  """Makes the images of a dataset available to a jitted step.
+
+  Args:
+    dataset: A `pipeline.Dataset`.
+    config_data: Reads resident_megabytes (2**20 bytes): images up to that size
+      are moved to the device once, larger ones batch by batch.
+    sharding: `NamedSharding` of a batch along its first axis; None for the
+      default device. Resident images are copied to every device of its mesh.
+
+  Returns:
+    A Store; both kinds give the same batches, bit for bit.
+  """
+  everywhere = None
+  if sharding is not None:
+    everywhere = jax.sharding.NamedSharding(
+        sharding.mesh, jax.sharding.PartitionSpec())
+  resident = dataset.images.nbytes <= config_data.resident_megabytes * 2**20
+  arrays = dict(label=dataset.labels)
+  if resident:
+    arrays['image'] = np.asarray(dataset.images)
+  def feed(rows):
+    inputs = dict(id=np.asarray(rows, np.int32))
+    if not resident:
+      inputs['image'] = dataset.images[rows]
+    return jax.device_put(inputs, sharding)
+  return Store(jax.device_put(arrays, everywhere), feed, _gather)
+
+
+def prefetch(store: Store, stream: Iterable[tuple[np.ndarray, np.ndarray]]
+             ) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+  """Yields (inputs, rows, mask) of a stream of (rows, mask), one batch ahead.
+
+  The next batch is read from disk and moved while the device computes.
+  """
+  with futures.ThreadPoolExecutor(1) as pool:
+    waiting = None
+    for rows, mask in stream:
+      coming = pool.submit(store.feed, rows), rows, mask
+      if waiting is not None:
+        yield waiting[0].result(), *waiting[1:]
+      waiting = coming
+    if waiting is not None:
+      yield waiting[0].result(), *waiting[1:]
+
+
+def _gather(arrays, inputs):
+  rows = inputs['id']
+  pixels = inputs['image'] if 'image' in inputs else arrays['image'][rows]
+  return dict(image=pixels.astype(jnp.float32) / 255,
+              label=arrays['label'][rows], id=rows)
+
+
+def _pick(ordered: np.ndarray, places: np.ndarray):
+  """The rows at `places`, going round at the end, and the mask of the rest."""
+  n = len(ordered)
+  rows = ordered[places % n].astype(np.int32)
+  return rows, (places < n).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=8)
+def _epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
+  generator = np.random.Generator(
+      np.random.Philox(np.random.SeedSequence((seed, epoch))))
+  return generator.permutation(n)
