@@ -1,4 +1,4 @@
-"""Chooses the rows of each batch and brings their pixels to the device.
+"""Chooses the rows of each batch and turns rows into images.
 
 Which rows a batch has is a pure function of (members, seed, step), so that
 nothing about the data needs saving for an exact resume. Images stay uint8 until
@@ -26,7 +26,7 @@ class Store(NamedTuple):
   Attributes:
     arrays: What stays on the device: `label` [n] and, if resident, `image`
       uint8 [n, h, w, c].
-    feed: Maps host rows int32 [B] to the device inputs of one batch.
+    feed: Maps rows int32 [B] to the inputs of one batch, on the host.
     gather: Maps (arrays, inputs) to `image` float32 [B, h, w, c] in [0, 1],
       `label` int32 [B] and `id` int32 [B], the rows.
   """
@@ -35,7 +35,7 @@ class Store(NamedTuple):
   gather: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
-def steps_per_epoch(n: int, batch_size: int, *, remainder: str) -> int:
+def steps_per_epoch(n: int, batch_size: int, remainder: str) -> int:
   """How many batches n examples make.
 
   Args:
@@ -55,9 +55,9 @@ def steps_per_epoch(n: int, batch_size: int, *, remainder: str) -> int:
   return steps
 
 
-def train_indices(members: np.ndarray, batch_size: int, *, seed: int,
-                  step: int, remainder: str
-                  ) -> tuple[np.ndarray, np.ndarray]:
+def train_indices(
+    members: np.ndarray, batch_size: int, seed: int, step: int, remainder: str
+) -> tuple[np.ndarray, np.ndarray]:
   """The rows of one training batch, a pure function of its arguments.
 
   Each epoch visits every member once, in an order that follows from seed and
@@ -75,8 +75,7 @@ def train_indices(members: np.ndarray, batch_size: int, *, seed: int,
     rows int32 [B] and mask float32 [B], 0 for repeated rows.
   """
   n = len(members)
-  epoch, index = divmod(
-      step, steps_per_epoch(n, batch_size, remainder=remainder))
+  epoch, index = divmod(step, steps_per_epoch(n, batch_size, remainder))
   places = index * batch_size + np.arange(batch_size)
   shuffle = _epoch_order(n, seed=seed, epoch=epoch)
   return _pick(np.asarray(members)[shuffle], places)
@@ -96,16 +95,12 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
     dataset: A `pipeline.Dataset`.
     config_data: Reads resident_megabytes (2**20 bytes): images up to that size
       are moved to the device once, larger ones batch by batch.
-    sharding: `NamedSharding` of a batch along its first axis; None for the
-      default device. Resident images are copied to every device of its mesh.
+    sharding: Where `arrays` lie, for instance copied to every device of a
+      mesh; None for the default device.
 
   Returns:
     A Store; both kinds give the same batches, bit for bit.
   """
-  everywhere = None
-  if sharding is not None:
-    everywhere = jax.sharding.NamedSharding(
-        sharding.mesh, jax.sharding.PartitionSpec())
   resident = dataset.images.nbytes <= config_data.resident_megabytes * 2**20
   arrays = dict(label=dataset.labels)
   if resident:
@@ -113,26 +108,26 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
   def feed(rows):
     inputs = dict(id=np.asarray(rows, np.int32))
     if not resident:
-      inputs['image'] = dataset.images[rows]
-    return jax.device_put(inputs, sharding)
-  return Store(jax.device_put(arrays, everywhere), feed, _gather)
+      inputs['image'] = np.asarray(dataset.images[rows])
+    return inputs
+  return Store(jax.device_put(arrays, sharding), feed, _gather)
 
 
-def prefetch(store: Store, stream: Iterable[tuple[np.ndarray, np.ndarray]]
-             ) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-  """Yields (inputs, rows, mask) of a stream of (rows, mask), one batch ahead.
+def prefetch(function: Callable[[Any], Any], items: Iterable[Any]
+             ) -> Iterator[Any]:
+  """Maps `function` over `items` in another thread, one item ahead.
 
-  The next batch is read from disk and moved while the device computes.
+  With a function that feeds a batch, the next batch is read from disk and
+  moved while the device computes.
   """
   with futures.ThreadPoolExecutor(1) as pool:
-    waiting = None
-    for rows, mask in stream:
-      coming = pool.submit(store.feed, rows), rows, mask
-      if waiting is not None:
-        yield waiting[0].result(), *waiting[1:]
-      waiting = coming
-    if waiting is not None:
-      yield waiting[0].result(), *waiting[1:]
+    coming = []
+    for item in items:
+      coming.append(pool.submit(function, item))
+      if len(coming) > 1:
+        yield coming.pop(0).result()
+    if coming:
+      yield coming.pop().result()
 
 
 def _gather(arrays, inputs):
