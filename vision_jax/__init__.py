@@ -1,0 +1,1 @@
+"""Studies of small image data in JAX: models, protocols and comparisons."""

@@ -1,0 +1,124 @@
+"""Tables and figures at the end of a run, one function a task.
+
+Each takes a `task.Outcome`, writes into its folder and returns what belongs
+into `result.json`. Nothing here runs a training step.
+"""
+
+from typing import Any, Callable
+
+import numpy as np
+
+from vision_jax import metrics
+from vision_jax import stats
+from vision_jax import task as task_lib
+from vision_jax import writers
+from vision_jax.analysis import figures
+
+
+def classification(
+    outcome: task_lib.Outcome,
+    *,
+    class_names: tuple[str, ...],
+    table: Callable[..., dict[str, Any]],
+    with_figures: bool,
+    with_guard: bool) -> dict[str, Any]:
+  """Writes predictions, the per-class table and the confusion matrix.
+
+  Args:
+    outcome: Of a classification run.
+    class_names: Names in the order of the labels.
+    table: The task's prediction table.
+    with_figures: Whether PNG files are drawn.
+    with_guard: Whether misaligned test predictions are refused.
+
+  Returns:
+    95 % intervals: Wilson's of accuracy, the bootstrap's of the others.
+
+  Raises:
+    MisalignedEvaluation: If test predictions are no better than a permutation
+      while validation is far above chance.
+  """
+  outputs = outcome.outputs['test']
+  labels = outputs['label']
+  predicted = outputs['probabilities'].argmax(-1)
+  writers.write_csv(outcome.folder / 'predictions.csv', prediction_rows(
+      outcome, {'label': [class_names[i] for i in labels], **table(outputs)}))
+  if with_guard and 'validation' in outcome.metrics:
+    metrics.permutation_guard(
+        labels, predicted, outcome.metrics['validation']['accuracy'],
+        len(class_names))
+  rows = metrics.per_class(labels, predicted, class_names)
+  writers.write_csv(outcome.folder / 'per_class.csv', rows)
+  if with_figures:
+    folder = outcome.folder / 'figures'
+    figures.confusion_matrix(
+        metrics.confusion(labels, predicted, len(class_names)), class_names,
+        folder / 'confusion_matrix.png')
+    figures.per_class_bars(rows, folder / 'per_class.png')
+  return {'intervals': intervals(labels, predicted, len(class_names))}
+
+
+def intervals(
+    labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, Any]:
+  """Returns {metric: [low, high]} at 95 % over the test examples."""
+  correct = int((labels == predicted).sum())
+  result = {'accuracy': list(stats.wilson(correct, len(labels)))}
+  for name in ('balanced_accuracy', 'macro_f1'):
+    interval = stats.bootstrap(
+        lambda y, p, name=name: _from_confusion(
+            metrics.confusion(y, p, classes))[name],
+        (labels, predicted), strata=labels)
+    result[name] = [interval.low, interval.high]
+  return result
+
+
+def _from_confusion(matrix: np.ndarray) -> dict[str, float]:
+  """Balanced accuracy and macro F1 over the classes that occur."""
+  hits, truth, guesses = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+  seen = truth > 0
+  used = seen | (guesses > 0)
+  return {
+      'balanced_accuracy': float((hits[seen] / truth[seen]).mean()),
+      'macro_f1': float((2 * hits[used] / (truth + guesses)[used]).mean()),
+  }
+
+
+def prediction_rows(
+    outcome: task_lib.Outcome, columns: dict[str, Any]) -> list[dict[str, Any]]:
+  """Returns a row per test example: its id, its path and `columns`."""
+  ids = outcome.outputs['test']['id']
+  columns = {'id': ids.tolist(), 'path': [outcome.ids[i] for i in ids],
+             **columns}
+  return [dict(zip(columns, row, strict=True))
+          for row in zip(*columns.values(), strict=True)]
+
+
+def reconstruction(
+    outcome: task_lib.Outcome,
+    *,
+    reconstruct: Callable[..., Any],
+    with_figures: bool) -> dict[str, Any]:
+  """Writes the error of every test image and a figure of a few.
+
+  Args:
+    outcome: Of a reconstruction run.
+    reconstruct: (state, batch) -> images [B, H, W, C] in [0, 1].
+    with_figures: Whether PNG files are drawn.
+
+  Returns:
+    The 95 % interval of the mean squared error over the test images.
+  """
+  outputs = outcome.outputs['test']
+  writers.write_csv(
+      outcome.folder / 'predictions.csv',
+      prediction_rows(outcome, {'mse': outputs['mse'].tolist()}))
+  if with_figures:
+    images = np.asarray(outcome.batch['image'])
+    restored = np.asarray(reconstruct(outcome.state, outcome.batch))
+    figures.reconstructions(
+        {'original': images, 'reconstruction': np.clip(restored, 0, 1)},
+        outcome.folder / 'figures' / 'reconstructions.png')
+  interval = stats.bootstrap(
+      lambda mse: float(mse.mean(dtype=np.float64)), (outputs['mse'],),
+      strata=np.zeros(len(outputs['mse']), int))
+  return {'intervals': {'mse': [interval.low, interval.high]}}

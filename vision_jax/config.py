@@ -1,0 +1,298 @@
+"""Every field a run can have, with its type, its default and its meaning.
+
+`base()` is the whole vocabulary. A config file returns it with a few deltas,
+read from its argument by `parse`. The result is locked: a typo is an error
+that names the nearest field. This file holds values only; what they do lives
+beside the code that reads them.
+"""
+
+import difflib
+import types
+
+import ml_collections
+
+PROTOCOLS = ('sound', 'published', 'modern')
+
+
+class ConfigError(ValueError):
+  """A wrong config; the message names the field and what would be right."""
+
+
+def base() -> ml_collections.ConfigDict:
+  """Returns the locked default config: a small U-Net classifier on digits."""
+  config = ml_collections.ConfigDict()
+  config.name = 'run'  # Stem of the run folder.
+  config.seed = 0  # Every random number of a run follows from it.
+  config.protocol = 'sound'  # One of PROTOCOLS; recorded, never branched on.
+  config.task = 'classification'  # Module of vision_jax.tasks.
+  config.data = _data()
+  config.augment = _augment()
+  config.model = _model()
+  config.optimizer = _optimizer()
+  config.train = _train()
+  config.callbacks = _callbacks()
+  config.checkpoint = ml_collections.ConfigDict(dict(
+      every_epochs=1,  # A checkpoint every so many epochs; 0 = at the end.
+      every_steps=0,  # And every so many steps inside an epoch; 0 = never.
+      keep_last=1,  # Most recent checkpoints kept.
+      keep_best=0,  # Best checkpoints by the monitor kept beside them.
+  ))
+  config.report = ml_collections.ConfigDict(dict(
+      progress=True,  # A progress bar on standard error.
+      tensorboard=False,  # Event files in the run folder (tensorboardX).
+      wandb=False,  # Weights & Biases; offline where there is no network.
+      figures=True,  # PNG files in the run folder.
+      guard=True,  # Refuse test predictions that look misaligned.
+  ))
+  config.runtime = ml_collections.ConfigDict(dict(
+      devices=0,  # Local devices to use; 0 = all.
+      compilation_cache=True,  # Keep compiled programs between runs.
+  ))
+  config.published = ml_collections.ConfigDict(dict(
+      switches=(),  # Names of the mistakes in vision_jax.published; () = none.
+      callbacks_from='',  # shared_callbacks: run folder of the fit before.
+  ))
+  return config.lock()
+
+
+def _data() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      source='digits',  # digits, procedural, folders, csv or tfds:<name>.
+      root='',  # Folder of all data sets; '' = variable VISION_JAX_DATA.
+      path='',  # Folder of this data set below root.
+      csv_file='metadata.csv',  # csv: table below path.
+      csv_path_column='file_path',  # csv: column of image paths.
+      csv_label_column='family',  # csv: column of labels.
+      classes=(),  # Class names to keep; () = all.
+      group_pattern='',  # Regex on ids; its group 1 never straddles a split.
+      exclude_pattern='',  # Regex on ids to leave out.
+      image_size=(8, 8),  # Height and width in pixels.
+      channels=1,  # 1 or 3.
+      resize='squash',  # squash, or crop (short side, then centre).
+      test_fraction=0.2,  # Where the source has no test split of its own.
+      validation_fraction=0.15,  # Of the labelled training examples.
+      label_fraction=1.0,  # Of the training pool; the rest is unlabelled.
+      split_seed=0,  # Splits follow from it alone.
+      on_bad_file='skip',  # skip (reported by name) or refuse.
+      duplicates='refuse',  # Exact copies across splits: refuse or warn.
+      max_pixels=100_000_000,  # Larger images are bad files.
+      cache_dir='',  # Decoded images; '' = the user's cache folder.
+      resident_megabytes=2048,  # Larger data streams from the cache.
+      procedural_examples=512,  # procedural: number of images.
+      procedural_classes=4,  # procedural: number of classes.
+      hint='',  # Where to get the data; shown when it is missing.
+  ))
+
+
+def _augment() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      views=0,  # Fixed variants an image; 0 = fresh ones every epoch.
+      flip_horizontal=False,
+      flip_vertical=False,
+      rotation=0.0,  # Largest angle, degrees.
+      translation=0.0,  # Largest shift, fraction of the side.
+      zoom=0.0,  # Largest change of scale, fraction.
+      crop_padding=0,  # Pixels of reflected border before a random crop.
+      brightness=0.0,  # Colour jitter strengths.
+      contrast=0.0,
+      saturation=0.0,
+      hue=0.0,
+      cutout=0.0,  # Side of the erased square, fraction of the image's.
+      salt_pepper_salt=0.0,  # Rate of white pixels.
+      salt_pepper_pepper=0.0,  # Rate of black pixels.
+      gaussian_noise=0.0,  # Standard deviation; images are in [0, 1].
+      mixup_alpha=0.0,  # Beta parameter; 0 = off.
+      cutmix_alpha=0.0,
+  ))
+
+
+def _model() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      name='unet',  # Family of the network.
+      features=(64, 128, 256),  # unet: channels of its levels.
+      variant='plain',  # unet: plain or residual.
+      dropout=0.3,  # unet: after each encoder level.
+      skip='add',  # unet: add, concat or none.
+      output='sigmoid',  # unet: sigmoid, tanh or linear.
+      target='unit',  # Reconstruction target: unit [0, 1], signed [-1, 1].
+      input='signed',  # Network input: unit [0, 1] or signed [-1, 1].
+      head=('flatten', 'dense:512'),  # Layers before the logits.
+      # Encoder weights: a run folder, or the config to pre-train them with
+      # (configs/autoencoder.py:data=...); '' = random.
+      weights='',
+      frozen='',  # Regex on parameter paths that stay fixed; '' = none.
+      frozen_mode='eval',  # eval, or train: dropout acts in a frozen encoder.
+      dtype='float32',  # Of computation; parameters stay float32.
+  ))
+
+
+def _optimizer() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      name='adam',  # adam, adamw, adamax, sgd.
+      learning_rate=1e-3,
+      b1=0.9,  # Momentum of sgd, first moment of the others.
+      b2=0.999,
+      eps=1e-8,
+      weight_decay=0.0,  # sgd: L2 in the gradient; adamw: decoupled.
+      schedule='constant',  # constant, cosine or step.
+      warmup_epochs=0.0,
+      step_epochs=10,  # step: epochs between falls.
+      step_factor=0.1,  # step: factor of a fall.
+      clip_norm=0.0,  # Global norm of gradients; 0 = off.
+      accumulate=1,  # Batches whose gradients make one update.
+      ema_decay=0.0,  # Moving average of weights, used to evaluate; 0 = off.
+  ))
+
+
+def _train() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      split='train',  # Examples to train on: train or unlabelled.
+      epochs=20,
+      batch_size=64,
+      eval_batch_size=128,
+      remainder='pad',  # Last batch: pad (masked) or drop.
+      max_steps=0,  # Stop early for a smoke test; 0 = off.
+      cache_features=True,  # Run a wholly frozen encoder once.
+      label_smoothing=0.0,
+  ))
+
+
+def _callbacks() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      monitor='validation_loss',  # <split>_<metric>, an epoch aggregate.
+      mode='min',  # min or max.
+      patience=0,  # Early stopping, epochs; 0 = off.
+      min_delta=0.0,
+      restore_best=True,  # Test the best weights, not the last.
+      plateau_patience=0,  # Reduce the rate on a plateau; 0 = off.
+      plateau_factor=0.5,
+      plateau_min_delta=1e-4,
+      plateau_cooldown=0,
+      plateau_min_scale=0.0,  # Smallest multiple of the scheduled rate.
+  ))
+
+
+def parse(arg: str | None, **allowed) -> types.SimpleNamespace:
+  """Reads a config file's argument `key=value,key=value`.
+
+  Args:
+    arg: The text after the colon of `--config=file.py:text`, or None.
+    **allowed: For each key either a tuple of choices, the first of which is
+      the default, or a default value whose type the given value must have.
+
+  Returns:
+    A namespace with every allowed key.
+
+  Raises:
+    ConfigError: For an unknown key, a value that is no choice or has the wrong
+      type, or a part that is not key=value; it lists what is allowed.
+  """
+  values = {
+      key: rule[0] if isinstance(rule, tuple) else rule
+      for key, rule in allowed.items()
+  }
+  seen = set()
+  for part in filter(None, (arg or '').split(',')):
+    key, equals, text = (piece.strip() for piece in part.partition('='))
+    if not equals:
+      raise ConfigError(f'Config argument {part!r} is not key=value.')
+    if key not in allowed:
+      raise ConfigError(
+          f'Unknown config argument {key!r}{nearest(key, allowed)}. '
+          f'Allowed: {", ".join(allowed)}.')
+    if key in seen:
+      raise ConfigError(f'Config argument {key!r} is given twice.')
+    seen.add(key)
+    values[key] = _value(key, text, allowed[key])
+  return types.SimpleNamespace(**values)
+
+
+def _value(key: str, text: str, rule):
+  if isinstance(rule, tuple):
+    if text not in rule:
+      raise ConfigError(
+          f'Config argument {key}={text!r} is no choice'
+          f'{nearest(text, rule)}. Allowed: {", ".join(rule)}.')
+    return text
+  try:
+    return type(rule)(text)
+  except ValueError as error:
+    raise ConfigError(
+        f'Config argument {key}={text!r} must be a {type(rule).__name__}, '
+        f'for example {rule!r}.') from error
+
+
+def nearest(word: str, words) -> str:
+  """Returns "; did you mean 'x'?" for the closest of `words`, or ''."""
+  close = difflib.get_close_matches(word, list(words), n=1)
+  return f'; did you mean {close[0]!r}?' if close else ''
+
+
+def choose(field: str, value: str, choices):
+  """Returns `choices[value]`; for a wrong value, an error with the choices.
+
+  Args:
+    field: Name of the config field, for the message.
+    value: The field's value.
+    choices: A mapping from allowed values to results.
+
+  Raises:
+    ConfigError: If `value` is not among `choices`.
+  """
+  if value not in choices:
+    raise ConfigError(
+        f'config.{field}={value!r} is unknown{nearest(value, choices)}. '
+        f'Allowed: {", ".join(choices)}.')
+  return choices[value]
+
+
+def from_dict(values: dict) -> ml_collections.ConfigDict:
+  """Returns the config with these values, as `json.loads` reads them.
+
+  Raises:
+    ConfigError: If fields are missing or unknown; it names them.
+  """
+  config = base()
+  _fill(config, values, 'config')
+  return config
+
+
+def _fill(node: ml_collections.ConfigDict, values: dict, path: str) -> None:
+  if set(values) != set(node.keys()):
+    wrong = sorted(set(values) ^ set(node.keys()))
+    raise ConfigError(
+        f'{path}: these fields are missing or unknown: {", ".join(wrong)}.')
+  for key, value in values.items():
+    if isinstance(node[key], ml_collections.ConfigDict):
+      _fill(node[key], value, f'{path}.{key}')
+    else:
+      node[key] = tuple(value) if isinstance(value, list) else value
+
+
+def changes(
+    old: ml_collections.ConfigDict,
+    new: ml_collections.ConfigDict) -> dict[str, tuple]:
+  """Returns {field: (old value, new value)} for the fields that differ."""
+  flat_old, flat_new = flatten(old), flatten(new)
+  return {key: (flat_old[key], flat_new[key]) for key in flat_old
+          if flat_old[key] != flat_new[key]}
+
+
+def flatten(node: ml_collections.ConfigDict, prefix: str = '') -> dict:
+  """Returns {'a.b': value} for every field of `node`."""
+  flat = {}
+  for key, value in node.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      flat |= flatten(value, f'{prefix}{key}.')
+    else:
+      flat[prefix + key] = value
+  return flat
+
+
+def replace(
+    config: ml_collections.ConfigDict, **fields) -> ml_collections.ConfigDict:
+  """Returns a locked copy with other values, given as a__b=value for a.b."""
+  copy = ml_collections.ConfigDict(config)
+  copy.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in fields.items()})
+  return copy.lock()

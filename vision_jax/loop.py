@@ -1,0 +1,201 @@
+"""The only training loop. It knows tasks, not what they do.
+
+A run is a pure function of its config: batches follow from (seed, step),
+random numbers from `fold_in(key, step)`, and the checkpoint holds all that
+changes. A run killed anywhere and started again ends with the same bits.
+"""
+
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import orbax.checkpoint as ocp
+import tqdm
+
+from vision_jax import callbacks
+from vision_jax import checkpoint
+from vision_jax import features
+from vision_jax import guard as guard_lib
+from vision_jax import interrupt
+from vision_jax import pretraining
+from vision_jax import results
+from vision_jax import runs
+from vision_jax import task as task_lib
+from vision_jax import writers
+from vision_jax.data import batches
+from vision_jax.data import pipeline
+
+# Between two reads of the guard's verdict the device runs ahead of the host.
+_CHECK_STEPS = 20
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path) -> dict[str, Any]:
+  """Trains, tests the best weights and writes the run folder.
+
+  Args:
+    config: A whole config; nothing outside it decides a number.
+    workdir: The run folder. A run that was stopped there goes on; one that
+      has ended is not repeated.
+
+  Returns:
+    The content of `result.json`.
+
+  Raises:
+    ConfigError: For a config that does not fit itself, the data or the folder.
+    DataError: If the data is missing or wrong.
+    NonFiniteError: If a metric or weight is not finite.
+    Stopped: After SIGTERM, with a checkpoint written.
+  """
+  folder = pathlib.Path(workdir).absolute()
+  config = pretraining.resolve(
+      config, train, root=pathlib.Path('runs') / 'pretrained')
+  began = time.perf_counter()
+  writers.prepare(folder, config)
+  if results.exists(folder):
+    return results.read(folder)
+  run = runs.build(config)
+  pipeline.write_manifest(run.dataset, folder / 'manifest.json')
+  state = runs.init_state(run)
+  stores = features.make_stores(run, state)
+  with checkpoint.open_manager(folder, config.checkpoint) as manager:
+    state = fit(run, state, stores, manager=manager, folder=folder)
+  final = best_state(state, config)
+  checkpoint.export(folder, final.variables())
+  eval_step = runs.make_eval_step(run, stores.evaluation)
+  outputs = {
+      split: runs.evaluate(run, final, split, stores.evaluation, eval_step)
+      for split in ('validation', 'test') if len(run.dataset.splits[split])}
+  return results.write(
+      run, state, final, outputs, folder=folder, began=began)
+
+
+def best_state(
+    state: task_lib.TrainState,
+    config: ml_collections.ConfigDict) -> task_lib.TrainState:
+  """Returns the state with the weights that are tested and exported."""
+  if not config.callbacks.restore_best or not int(state.callbacks.best_epoch):
+    return state
+  return state.replace(ema={}, **state.best)
+
+
+def fit(
+    run: runs.Run,
+    state: task_lib.TrainState,
+    stores: features.Stores,
+    *,
+    manager: ocp.CheckpointManager,
+    folder: pathlib.Path) -> task_lib.TrainState:
+  """Runs the epochs that are left and returns the last state.
+
+  Args:
+    run: The run.
+    state: The state of step 0; a checkpoint takes its place where there is
+      one.
+    stores: Where batches come from.
+    manager: Of the run folder's checkpoints.
+    folder: The run folder.
+  """
+  config, length = run.config, run.info.steps_per_epoch
+  empty = lambda: runs.replicate(run, run.task.train_sums.empty())
+  tree = {'state': state, 'sums': empty()}
+  tree = checkpoint.restore(manager, tree) or tree
+  writer = writers.make_writer(folder, config, step=int(tree['state'].step))
+  eval_step = runs.make_eval_step(run, stores.evaluation)
+  train_step = runs.make_train_step(run, stores.training[0])
+  total = config.train.max_steps or config.train.epochs * length
+  bar = tqdm.tqdm(
+      total=total, initial=int(tree['state'].step), unit='step',
+      disable=not config.report.progress, dynamic_ncols=True)
+  with bar, interrupt.watch() as request:
+    while int(tree['state'].step) < total:
+      if bool(tree['state'].callbacks.stopped):
+        break
+      began, epoch = time.perf_counter(), int(tree['state'].step) // length
+      tree = _run_epoch(
+          run, train_step, tree, stores, epoch, last=total, bar=bar,
+          manager=manager, request=request)
+      row = _aggregates(run, tree, stores.evaluation, eval_step)
+      value = callbacks.monitored(row, config.callbacks)
+      state = _after_epoch(tree['state'], value, epoch + 1, config)
+      tree = {'state': state, 'sums': empty()}
+      writer.write({
+          'epoch': epoch + 1, 'step': int(state.step), **row,
+          'rate_scale': float(state.callbacks.rate_scale)})
+      bar.set_postfix_str(
+          f'epoch {epoch + 1}, {config.callbacks.monitor} {value:.4f}, '
+          f'{time.perf_counter() - began:.1f} s')
+      every = config.checkpoint.every_epochs
+      if request.stop or (every and (epoch + 1) % every == 0):
+        sign = 1 if config.callbacks.mode == 'min' else -1
+        checkpoint.save(manager, int(state.step), tree, monitor=sign * value)
+      if request.stop:
+        interrupt.leave(manager, folder)
+  writer.close()
+  return tree['state']
+
+
+def _run_epoch(
+    run, train_step, tree, stores, epoch, *, last, bar, manager, request):
+  """Runs what is left of one epoch; returns its state and sums."""
+  config, length = run.config, run.info.steps_per_epoch
+  members = run.dataset.splits[config.train.split]
+  view = epoch % config.augment.views if config.augment.views else epoch
+  store = stores.training[view % len(stores.training)]
+  state, sums = tree['state'], tree['sums']
+  guard = runs.replicate(run, guard_lib.init(state.params, sums.compute()))
+  good = manager.latest_step()
+  good = ('No checkpoint was written before.' if good is None else
+          f'The checkpoint of step {good} is the last good one.')
+  first = int(state.step)
+  end = min((epoch + 1) * length, last)
+  index = (batches.train_indices(
+      members, config.train.batch_size, seed=config.seed, step=step,
+      remainder=config.train.remainder) for step in range(first, end))
+  for step, (inputs, mask) in enumerate(
+      runs.stream(run, store, index), start=first):
+    before = jax.tree.map(jnp.copy, state.params) if step == 0 else None
+    state, sums, guard = train_step(
+        state, sums, guard, store.arrays, inputs, mask, view)
+    bar.update()
+    save = _is_due(step + 1, config.checkpoint.every_steps)
+    if step == first or save or _is_due(step + 1, _CHECK_STEPS):
+      guard_lib.check(guard, last_good=good)
+    if before is not None and config.optimizer.accumulate == 1:
+      guard_lib.check_moved(before, state.params, run.task.trainable)
+    # The last step of an epoch is saved after its evaluation, not before.
+    if (save or request.stop) and step + 1 < end:
+      checkpoint.save(manager, step + 1, {'state': state, 'sums': sums})
+      if request.stop:
+        interrupt.leave(manager, manager.directory.parent)
+  guard_lib.check(guard, last_good=good)
+  return {'state': state, 'sums': sums}
+
+
+def _is_due(step: int, every: int) -> bool:
+  return every > 0 and step % every == 0
+
+
+def _aggregates(run, tree, store, eval_step) -> dict[str, float]:
+  """Returns the epoch's metrics of the training and validation splits."""
+  row = {f'train_{k}': float(v) for k, v in tree['sums'].compute().items()}
+  if len(run.dataset.splits['validation']):
+    outputs = runs.evaluate(
+        run, tree['state'], 'validation', store, eval_step)
+    metrics = run.task.summarize(outputs)
+    row |= {f'validation_{k}': v for k, v in metrics.items()}
+  return row
+
+
+def _after_epoch(state, value, epoch, config) -> task_lib.TrainState:
+  """Counts the epoch and keeps the weights if they are the best so far."""
+  counters, improved = callbacks.update(
+      state.callbacks, value, epoch, config=config.callbacks)
+  counters = jax.device_put(counters, state.step.sharding)
+  if state.best and bool(improved):
+    state = state.replace(best=jax.tree.map(jnp.copy, state.variables()))
+  return state.replace(callbacks=counters)

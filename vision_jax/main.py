@@ -1,0 +1,97 @@
+"""The entry point: flags in, a mode out, nothing else.
+
+`python -m vision_jax.main --config=configs/transfer.py` trains; `--mode`
+chooses another use of the same config. JAX is imported by the mode, after the
+flags are read, so that `--help` and a typo answer at once.
+"""
+
+import json
+import pathlib
+import sys
+import time
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+
+from vision_jax import config as config_lib
+from vision_jax.data import errors
+
+_MODES = ('train', 'evaluate', 'predict', 'describe')
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None,
+    'Config file, with its argument: configs/transfer.py:data=butterflies. '
+    'evaluate and predict may leave it out: the run folder has it.',
+    lock_config=True)
+_MODE = flags.DEFINE_enum(
+    'mode', 'train', _MODES,
+    'train (goes on where a run folder has a checkpoint), evaluate and predict '
+    '(with the weights of --workdir), describe (counts, as JSON).')
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Run folder; by default runs/<config>-<time>.')
+_INPUT = flags.DEFINE_string('input', None, 'predict: a folder of images.')
+_OUTPUT = flags.DEFINE_string(
+    'output', None, 'predict: the CSV to write; by default '
+    '<workdir>/predicted.csv.')
+_SPLIT = flags.DEFINE_string('split', 'test', 'evaluate: which split.')
+
+
+def _config():
+  """Returns the config from the flag, or from the run folder's file."""
+  if _CONFIG.value is not None:
+    return _CONFIG.value
+  if _MODE.value in ('evaluate', 'predict') and _WORKDIR.value:
+    from vision_jax import checkpoint
+    return checkpoint.read_config(_WORKDIR.value)
+  raise config_lib.ConfigError(
+      'No --config. For example: --config=configs/transfer.py')
+
+
+def _folder(config) -> pathlib.Path:
+  """Returns the run folder that the mode works in."""
+  if _WORKDIR.value:
+    return pathlib.Path(_WORKDIR.value)
+  if _MODE.value != 'train':
+    raise config_lib.ConfigError(
+        f'--mode={_MODE.value} needs --workdir, the folder of a finished run.')
+  return pathlib.Path('runs') / f'{config.name}-{time.strftime("%m%d-%H%M%S")}'
+
+
+def _run(config) -> None:
+  from vision_jax import modes
+  if config.runtime.compilation_cache:
+    modes.enable_compilation_cache()
+  if _MODE.value == 'describe':
+    print(json.dumps(modes.describe(config), indent=2))
+    return
+  folder = _folder(config)
+  if _MODE.value == 'train':
+    modes.train(config, folder)
+  elif _MODE.value == 'evaluate':
+    modes.evaluate(config, folder, split=_SPLIT.value)
+  else:
+    modes.predict(config, folder, images=_INPUT.value, output=_OUTPUT.value)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the mode; a user's mistake ends with its message and status 2."""
+  if len(argv) > 1:
+    sys.exit(f'Error: unexpected arguments {argv[1:]}; flags start with --.')
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
+  try:
+    _run(_config())
+  except (config_lib.ConfigError, errors.DataError) as error:
+    print(f'Error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def run() -> None:
+  """The console entry point."""
+  app.run(main)
+
+
+if __name__ == '__main__':
+  run()

@@ -1,0 +1,133 @@
+"""Optimizers and learning-rate schedules, all from optax, built from a config.
+
+Frozen leaves get no update and no optimizer state. Early stopping and the
+plateau live in callbacks.py.
+"""
+
+import re
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from vision_jax import config as config_lib
+
+
+def make_schedule(
+    config: ml_collections.ConfigDict,
+    *,
+    steps_per_epoch: int,
+    epochs: int) -> optax.Schedule:
+  """Returns the learning rate as a function of the update's number.
+
+  Args:
+    config: The node `config.optimizer`.
+    steps_per_epoch: Batches an epoch; `config.accumulate` of them make one
+      update.
+    epochs: Length of training, the cosine's half period.
+  """
+  rate = config.learning_rate
+  updates = max(1, steps_per_epoch // config.accumulate)
+  warmup = round(config.warmup_epochs * updates)
+  total = max(1, epochs * updates - warmup)
+  schedule = config_lib.choose('optimizer.schedule', config.schedule, {
+      'constant': optax.constant_schedule(rate),
+      'cosine': optax.cosine_decay_schedule(rate, total),
+      'step': optax.exponential_decay(
+          rate, config.step_epochs * updates, config.step_factor,
+          staircase=True),
+  })
+  if not warmup:
+    return schedule
+  # The first update already moves: a rate of exactly zero would hide a leaf
+  # that is frozen by mistake.
+  ramp = optax.linear_schedule(rate / (warmup + 1), rate, warmup)
+  return optax.join_schedules([ramp, schedule], [warmup])
+
+
+def make_optimizer(
+    config: ml_collections.ConfigDict,
+    *,
+    trainable: Any,
+    steps_per_epoch: int,
+    epochs: int) -> optax.GradientTransformation:
+  """Returns the optimizer for the leaves that `trainable` marks.
+
+  Args:
+    config: The node `config.optimizer`.
+    trainable: Tree of bool in the shape of the parameters; the others are
+      never moved.
+    steps_per_epoch: Batches an epoch.
+    epochs: Length of training.
+
+  Raises:
+    ConfigError: For an unknown optimizer or one that ignores weight decay.
+  """
+  schedule = make_schedule(
+      config, steps_per_epoch=steps_per_epoch, epochs=epochs)
+  moments = dict(b1=config.b1, b2=config.b2, eps=config.eps)
+  build = config_lib.choose('optimizer.name', config.name, {
+      'adam': lambda: optax.adam(schedule, **moments),
+      'adamw': lambda: optax.adamw(
+          schedule, **moments, weight_decay=config.weight_decay,
+          mask=_decayed),
+      'adamax': lambda: optax.adamax(schedule, **moments),
+      'sgd': lambda: optax.chain(
+          optax.add_decayed_weights(config.weight_decay, mask=_decayed),
+          optax.sgd(schedule, momentum=config.b1 or None)),
+  })
+  if config.weight_decay and config.name in ('adam', 'adamax'):
+    raise config_lib.ConfigError(
+        f'config.optimizer.weight_decay has no effect with {config.name!r}; '
+        'use adamw (decoupled) or sgd (L2).')
+  steps = [build()]
+  if config.clip_norm:
+    steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
+  optimizer = optax.chain(*steps)
+  if config.accumulate > 1:
+    optimizer = optax.MultiSteps(
+        optimizer, config.accumulate).gradient_transformation()
+  labels = jax.tree.map(lambda t: 'moved' if t else 'frozen', trainable)
+  return optax.partition(
+      {'moved': optimizer, 'frozen': optax.set_to_zero()}, labels)
+
+
+def _decayed(params: Any) -> Any:
+  """Marks weights for decay; biases and scales have fewer than two axes."""
+  return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def trainable_mask(params: Any, frozen: str) -> Any:
+  """Marks the leaves of `params` that train.
+
+  Args:
+    params: Parameter tree.
+    frozen: Regular expression searched in paths such as
+      'encoder/conv_0/kernel'; '' freezes nothing.
+
+  Raises:
+    ConfigError: If the expression matches no path.
+  """
+  if not frozen:
+    return jax.tree.map(lambda _: True, params)
+  mask = jax.tree_util.tree_map_with_path(
+      lambda path, _: not re.search(frozen, path_name(path)), params)
+  if all(jax.tree.leaves(mask)):
+    names = [path_name(p) for p, _ in
+             jax.tree_util.tree_leaves_with_path(params)]
+    raise config_lib.ConfigError(
+        f'config.model.frozen={frozen!r} matches no parameter. There are: '
+        f'{", ".join(names[:8])}{" ..." if len(names) > 8 else ""}')
+  return mask
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+  """Returns a tree path as 'module/submodule/leaf'."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def stop_frozen(params: Any, trainable: Any) -> Any:
+  """Returns `params` with no gradient through the leaves that are frozen."""
+  return jax.tree.map(
+      lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable)

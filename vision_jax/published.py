@@ -1,0 +1,151 @@
+"""The mistakes of the published studies, one function each, off by default.
+
+A config names them in `config.published.switches`. Each takes the function
+`make(config, info) -> Task` and returns one that makes the mistake; the sound
+code never asks whether one is on. The letters are the rows of the studies'
+tables of inconsistencies.
+"""
+
+import functools
+
+from clu import metrics as clu_metrics
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vision_jax import callbacks
+from vision_jax import config as config_lib
+from vision_jax import metrics
+from vision_jax import task as task_lib
+
+
+def apply(make, config: ml_collections.ConfigDict):
+  """Returns `make` with the mistakes that `config.published` names.
+
+  Raises:
+    ConfigError: For an unknown name; it lists those there are.
+  """
+  for name in config.published.switches:
+    make = config_lib.choose('published.switches', name, SWITCHES)(make)
+  return make
+
+
+def batch_metrics(make):
+  """Metrics of each evaluation batch, averaged (study 0 a).
+
+  Examples come sorted by class, so a batch holds few classes; precision,
+  recall and F1 are macro averages over all classes, those without an example
+  or a prediction counting zero. F1 falls to about a third.
+  """
+  @functools.wraps(make)
+  def published(config, info):
+    task = make(config, info)
+    def summarize(outputs):
+      averaged = batch_averages(
+          outputs['label'], outputs['probabilities'].argmax(-1),
+          batch_size=config.train.batch_size, classes=len(info.class_names))
+      return task.summarize(outputs) | averaged
+    return task._replace(summarize=summarize)
+  return published
+
+
+def batch_averages(
+    labels: np.ndarray, predicted: np.ndarray, *,
+    batch_size: int, classes: int) -> dict[str, float]:
+  """Returns macro precision, recall and F1 as a mean over batches.
+
+  Args:
+    labels: int [n], in the order of evaluation.
+    predicted: int [n].
+    batch_size: Examples a batch; the last may be smaller and weighs the same
+      an example, as Lightning weighs it.
+    classes: Number of classes, the denominator of every macro average.
+  """
+  totals = np.zeros(3)
+  for start in range(0, len(labels), batch_size):
+    part = slice(start, start + batch_size)
+    matrix = metrics.confusion(labels[part], predicted[part], classes)
+    hits = matrix.diagonal().astype(np.float64)
+    truth, guesses = matrix.sum(1), matrix.sum(0)
+    scores = [
+        (hits / np.maximum(below, 1)).sum() / classes
+        for below in (guesses, truth, (truth + guesses) / 2)]
+    totals += np.array(scores) * len(labels[part])
+  names = ('macro_precision', 'macro_recall', 'macro_f1')
+  return dict(zip(names, (totals / len(labels)).tolist(), strict=True))
+
+
+def shared_callbacks(make):
+  """Early stopping goes on counting where another fit ended (study 0 c).
+
+  The counters come from the run folder `config.published.callbacks_from`,
+  as if one stopper object served every fit.
+  """
+  @functools.wraps(make)
+  def published(config, info):
+    task = make(config, info)
+    # Imported late: results reads finished runs, and they are built from here.
+    from vision_jax import results
+    counters = results.read(config.published.callbacks_from)['callbacks']
+    def init(key):
+      state = task.init(key)
+      kept = callbacks.CallbackState(**{
+          name: jnp.asarray(counters[name], value.dtype)
+          for name, value in vars(state.callbacks).items()})
+      # The stopper forgets that it fired, and remembers everything else.
+      return state.replace(callbacks=kept.replace(
+          stopped=jnp.zeros((), bool)))
+    return task._replace(init=init)
+  return published
+
+
+def frozen_by_sharing(make):
+  """The encoder is frozen whatever the config says (study 0 b).
+
+  The first classifier froze an object that the others shared.
+  """
+  @functools.wraps(make)
+  def published(config, info):
+    return make(config_lib.replace(config, model__frozen='^encoder/'), info)
+  return published
+
+
+def last_batch_monitor(make):
+  """Adds `train_last_batch_loss`, for a monitor of one mini-batch (study 0 d).
+
+  The epoch's training loss is then the loss of its last batch alone.
+  """
+  @functools.wraps(make)
+  def published(config, info):
+    task = make(config, info)
+    mean = task.train_sums.empty()
+    names = tuple(mean.compute())
+    sums = clu_metrics.Collection.create(
+        **{name: type(getattr(mean, name)) for name in names},
+        last_batch_loss=clu_metrics.LastValue.from_output('loss'))
+    def train_step(state, batch, key):
+      state, update = task.train_step(state, batch, key)
+      last = clu_metrics.LastValue.from_model_output(update.compute()['loss'])
+      return state, sums(
+          _reduction_counter=update._reduction_counter,  # pylint: disable=protected-access
+          last_batch_loss=last,
+          **{name: getattr(update, name) for name in names})
+    return task._replace(train_step=train_step, train_sums=sums)
+  return published
+
+
+def unchecked_range(make):
+  """The output may be unable to reach the target (study 0 h).
+
+  A sigmoid is trained on targets in [-1, 1]: set config.model.target to
+  'signed'.
+  """
+  return functools.partial(make, check_range=lambda output, bounds: None)
+
+
+SWITCHES = {
+    function.__name__: function for function in (
+        batch_metrics, shared_callbacks, frozen_by_sharing,
+        last_batch_monitor, unchecked_range)
+}

@@ -1,0 +1,204 @@
+"""A run before it trains: data, task, devices and the two jitted steps.
+
+Training lives in loop.py; evaluation and prediction need only this file.
+"""
+
+import functools
+import importlib
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from vision_jax import callbacks
+from vision_jax import checkpoint
+from vision_jax import config as config_lib
+from vision_jax import guard as guard_lib
+from vision_jax import metrics
+from vision_jax import published
+from vision_jax import task as task_lib
+from vision_jax.data import augment
+from vision_jax.data import batches
+from vision_jax.data import pipeline
+
+
+class Run(NamedTuple):
+  """What stays fixed while a run trains.
+
+  Attributes:
+    config: The whole config.
+    dataset: Decoded images, labels and splits.
+    info: What the task knows of the data.
+    task: The task's functions.
+    store: Where batches come from.
+    key: Root of all random numbers.
+    shardings: (replicated, by example) over the devices used.
+  """
+  config: ml_collections.ConfigDict
+  dataset: pipeline.Dataset
+  info: task_lib.Info
+  task: task_lib.Task
+  store: batches.Store
+  key: jax.Array
+  shardings: tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]
+
+
+def make_task(
+    config: ml_collections.ConfigDict, info: task_lib.Info) -> task_lib.Task:
+  """Returns the task of `config.task`, with the published mistakes it names.
+
+  Raises:
+    ConfigError: If there is no such task.
+  """
+  tasks = sorted(path.stem for path in
+                 (pathlib.Path(__file__).parent / 'tasks').glob('[!_]*.py'))
+  name = config_lib.choose('task', config.task, {t: t for t in tasks})
+  make = importlib.import_module(f'vision_jax.tasks.{name}').make
+  return published.apply(make, config)(config, info)
+
+
+def make_shardings(config: ml_collections.ConfigDict):
+  """Returns the shardings (replicated, split by example) of the run's mesh.
+
+  Raises:
+    ConfigError: If there are too few devices, or a batch does not divide.
+  """
+  devices = jax.local_devices()
+  count = config.runtime.devices or len(devices)
+  if count > len(devices):
+    raise config_lib.ConfigError(
+        f'config.runtime.devices={count}, but this machine has '
+        f'{len(devices)}.')
+  for name in ('batch_size', 'eval_batch_size'):
+    if config.train[name] % count:
+      raise config_lib.ConfigError(
+          f'config.train.{name}={config.train[name]} does not divide among '
+          f'{count} devices.')
+  mesh = jax.sharding.Mesh(np.array(devices[:count]), ('data',))
+  spec = jax.sharding.PartitionSpec
+  return (jax.sharding.NamedSharding(mesh, spec()),
+          jax.sharding.NamedSharding(mesh, spec('data')))
+
+
+def build(config: ml_collections.ConfigDict) -> Run:
+  """Loads the data, moves it to the devices and builds the task."""
+  shardings = make_shardings(config)
+  dataset = pipeline.load(config.data)
+  members = config_lib.choose(
+      'train.split', config.train.split, dataset.splits)
+  steps = batches.steps_per_epoch(
+      len(members), config.train.batch_size, remainder=config.train.remainder)
+  info = task_lib.Info(
+      dataset.class_names, tuple(dataset.images.shape[1:]), steps)
+  return Run(
+      config=config, dataset=dataset, info=info, task=make_task(config, info),
+      store=batches.make_store(dataset, config.data, sharding=shardings[0]),
+      key=jax.random.key(config.seed), shardings=shardings)
+
+
+def replicate(run: Run, tree):
+  """Returns `tree` on every device of the run."""
+  return jax.device_put(tree, run.shardings[0])
+
+
+def stream(run: Run, store: batches.Store, index):
+  """Returns device (inputs, mask) for host (rows, mask), one batch ahead."""
+  def feed(item):
+    rows, mask = item
+    return jax.device_put((store.feed(rows), mask), run.shardings[1])
+  return batches.prefetch(feed, index)
+
+
+def init_state(run: Run) -> task_lib.TrainState:
+  """Returns the state of step 0, on the devices."""
+  return replicate(run, run.task.init(jax.random.fold_in(run.key, 0)))
+
+
+def augment_images(run: Run, batch: task_lib.Batch, view) -> jax.Array:
+  """Returns the batch's images as `view` shows them, [B, H, W, C]."""
+  key = jax.random.fold_in(jax.random.fold_in(run.key, 2), view)
+  return augment.apply(run.config.augment, batch['image'], batch['id'], key)
+
+
+def make_train_step(run: Run, store: batches.Store):
+  """Returns the jitted training step.
+
+  It maps (state, sums, guard, arrays, inputs, mask, view) to the next (state,
+  sums, guard), whose buffers it reuses. `view` numbers the augmentation.
+  """
+  config, classes = run.config, len(run.dataset.class_names)
+  root = jax.random.fold_in(run.key, 1)
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
+  def step(state, sums, guard, arrays, inputs, mask, view):
+    batch = store.gather(arrays, inputs) | {'mask': mask}
+    task_key, mix_key = jax.random.split(jax.random.fold_in(root, state.step))
+    if 'image' in batch:
+      batch['image'] = augment_images(run, batch, view)
+      batch = augment.mix(config.augment, mix_key, batch, classes)
+    state, update = run.task.train_step(state, batch, task_key)
+    guard = guard_lib.update(
+        guard, state.params, update.compute(), step=state.step)
+    return state, sums.merge(update), guard
+  return step
+
+
+def make_eval_step(run: Run, store: batches.Store):
+  """Returns the jitted (state, arrays, inputs, mask) -> outputs by example."""
+  @jax.jit
+  def step(state, arrays, inputs, mask):
+    batch = store.gather(arrays, inputs) | {'mask': mask}
+    return run.task.eval_step(state, batch) | {
+        'id': batch['id'], 'mask': mask}
+  return step
+
+
+def evaluate(
+    run: Run, state: task_lib.TrainState, split: str, store: batches.Store,
+    eval_step) -> dict[str, np.ndarray]:
+  """Runs the evaluation step over a whole split.
+
+  Returns:
+    The outputs of every example exactly once, sorted by id, on the host.
+
+  Raises:
+    ValueError: If an example was missed or seen twice.
+  """
+  members = run.dataset.splits[split]
+  outputs = [
+      eval_step(state, store.arrays, inputs, mask)
+      for inputs, mask in stream(run, store, batches.eval_batches(
+          members, run.config.train.eval_batch_size))]
+  collector = metrics.make_collector(tuple(
+      name for name in outputs[0] if name not in ('id', 'mask')))
+  collected = collector.empty()
+  for batch in jax.device_get(outputs):
+    collected = collected.merge(collector.from_model_output(**batch))
+  examples = metrics.examples(collected)
+  metrics.check_complete(examples['id'], members)
+  return examples
+
+
+def load_state(
+    task: task_lib.Task,
+    config: ml_collections.ConfigDict,
+    folder: str | pathlib.Path) -> task_lib.TrainState:
+  """Returns a state with the exported weights of the run in `folder`.
+
+  Raises:
+    ConfigError: If the run is not finished or its weights do not fit.
+  """
+  state = jax.eval_shape(task.init, jax.random.key(config.seed))
+  weights = checkpoint.load_weights(folder)
+  matched = {}
+  for name in ('params', 'batch_stats'):
+    # An empty collection leaves no trace on disk.
+    donor = weights[name] if name in weights else {}
+    matched[name] = checkpoint.match(
+        getattr(state, name), donor, source=f'{folder}/weights/{name}')
+  return state.replace(
+      step=jnp.zeros((), jnp.int32), opt_state=(), ema={}, best={},
+      callbacks=callbacks.init(), **matched)

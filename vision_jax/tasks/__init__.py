@@ -1,0 +1,1 @@
+"""One task a file: `make(config, info) -> task.Task`, found by its name."""

@@ -1,0 +1,127 @@
+"""Classification: an encoder, possibly frozen and pretrained, and a head."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vision_jax import checkpoint
+from vision_jax import config as config_lib
+from vision_jax import losses
+from vision_jax import metrics
+from vision_jax import optim
+from vision_jax import task as task_lib
+from vision_jax.analysis import reports
+from vision_jax.models import heads
+from vision_jax.models import inputs
+from vision_jax.models import unet
+
+
+def make_model(
+    config: ml_collections.ConfigDict, num_classes: int) -> heads.Classifier:
+  """Returns the classifier that the node `config.model` describes."""
+  dtype = jnp.dtype(config.dtype)
+  encoder = config_lib.choose('model.name', config.name, {
+      'unet': functools.partial(
+          unet.Encoder, tuple(config.features), config.dropout,
+          config.variant, dtype),
+  })()
+  return heads.Classifier(encoder, heads.Head(num_classes, config.head, dtype))
+
+
+def make(
+    config: ml_collections.ConfigDict, info: task_lib.Info) -> task_lib.Task:
+  """Returns the classification task of a whole config.
+
+  Its per-example outputs are `label`, `loss` (cross-entropy, nats) and
+  `probabilities` [B, classes].
+
+  Raises:
+    ConfigError: If the encoder's weights do not fit, or a field is wrong.
+  """
+  names = info.class_names
+  model = make_model(config.model, len(names))
+  prepare = config_lib.choose('model.input', config.model.input, inputs.RANGES)
+  blank = jnp.zeros((1, *info.input_shape))
+  random_variables = lambda key: model.init(key, blank, train=False)
+  shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
+  trainable = optim.trainable_mask(shapes, config.model.frozen)
+  optimizer = optim.make_optimizer(
+      config.optimizer, trainable=trainable, epochs=config.train.epochs,
+      steps_per_epoch=info.steps_per_epoch)
+  frozen = (config.model.frozen_mode == 'eval'
+            and not any(jax.tree.leaves(trainable['encoder'])))
+  sums = metrics.averages('loss', 'accuracy')
+
+  def init(key):
+    variables = jax.jit(random_variables)(key)
+    if config.model.weights:
+      variables['params'] = checkpoint.transfer(
+          variables['params'], checkpoint.load_weights(config.model.weights),
+          module='encoder', source=config.model.weights)
+    return task_lib.create_state(
+        variables, optimizer, keep_ema=config.optimizer.ema_decay > 0,
+        keep_best=config.callbacks.restore_best)
+
+  def logits_of(variables, batch, *, train, **options):
+    if 'features' in batch:
+      return model.apply(variables, batch['features'], train=train,
+                         method='classify', **options)
+    return model.apply(variables, prepare(batch['image']), train=train,
+                       encoder_train=train and not frozen, **options)
+
+  def outputs_of(logits, batch):
+    target = batch['target'] if 'target' in batch else batch['label']
+    return {
+        'loss': losses.cross_entropy(
+            logits, target, smoothing=config.train.label_smoothing),
+        'accuracy': (logits.argmax(-1) == batch['label']).astype(jnp.float32),
+    }
+
+  def train_step(state, batch, key):
+    def loss_of(params):
+      params = optim.stop_frozen(params, trainable)
+      logits, updated = logits_of(
+          {'params': params, 'batch_stats': state.batch_stats}, batch,
+          train=True, rngs={'dropout': key}, mutable=['batch_stats'])
+      outputs = outputs_of(logits, batch)
+      loss = losses.masked_mean(outputs['loss'], batch['mask'])
+      return loss, (outputs, updated)
+    grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
+    state = task_lib.apply_gradients(
+        state, grads, optimizer,
+        batch_stats={**state.batch_stats, **updated.get('batch_stats', {})},
+        ema_decay=config.optimizer.ema_decay)
+    return state, sums.single_from_model_output(mask=batch['mask'], **outputs)
+
+  def eval_step(state, batch):
+    logits = logits_of(state.variables(), batch, train=False)
+    return {
+        'label': batch['label'],
+        'loss': losses.cross_entropy(logits, batch['label']),
+        'probabilities': jax.nn.softmax(logits),
+    }
+
+  def encode(state, batch):
+    return model.apply(
+        state.variables(), prepare(batch['image']), train=False,
+        method='encode')
+
+  def summarize(outputs):
+    return metrics.classification(
+        outputs['label'], outputs['probabilities'], losses=outputs['loss'])
+
+  def table(outputs):
+    probabilities = outputs['probabilities']
+    return {
+        'predicted': [names[i] for i in probabilities.argmax(-1)],
+        **dict(zip(names, probabilities.T.tolist(), strict=True))}
+
+  return task_lib.Task(
+      init=init, train_step=train_step, train_sums=sums, eval_step=eval_step,
+      summarize=summarize, trainable=trainable,
+      encode=encode if frozen else None, table=table,
+      report=functools.partial(
+          reports.classification, class_names=names, table=table,
+          with_figures=config.report.figures, with_guard=config.report.guard))

@@ -1,0 +1,172 @@
+"""Files of a run folder: config, environment, metrics by epoch, results.
+
+Every file is written whole to a temporary name and then renamed, so a killed
+run leaves no half-written file. TensorBoard and Weights & Biases are optional
+mirrors of the same rows.
+"""
+
+import csv
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any, Callable, NamedTuple
+
+import jax
+import ml_collections
+
+from vision_jax import config as config_lib
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
+             'scikit-learn', 'ml-collections', 'clu', 'dm-pix')
+
+
+def write_text(path: str | pathlib.Path, text: str) -> None:
+  """Writes a file atomically; its folder is made where there is none."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  temporary.write_text(text, encoding='utf-8')
+  os.replace(temporary, path)
+
+
+def write_json(path: str | pathlib.Path, value: Any) -> None:
+  """Writes `value` as indented JSON, atomically."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def write_csv(path: str | pathlib.Path, rows: list[dict[str, Any]]) -> None:
+  """Writes rows with a header, atomically; columns in order of appearance."""
+  columns = list(dict.fromkeys(key for row in rows for key in row))
+  text = io.StringIO()
+  writer = csv.DictWriter(text, columns, lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows)
+  write_text(path, text.getvalue())
+
+
+def read_rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
+  """Reads the rows of a JSON-lines file; [] where there is none."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    return []
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def environment() -> dict[str, Any]:
+  """Returns versions, devices and git state, to lie beside every result."""
+  root = pathlib.Path(__file__).parent
+  git = lambda *args: subprocess.run(
+      ['git', *args], cwd=root, capture_output=True, text=True, check=False
+  ).stdout.strip()
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      versions[name] = None
+  return {
+      'python': platform.python_version(),
+      'platform': platform.platform(),
+      'cpu_count': os.cpu_count(),
+      'devices': [device.device_kind for device in jax.local_devices()],
+      'packages': versions,
+      'git': {'commit': git('rev-parse', 'HEAD') or None,
+              'changed': git('status', '--porcelain').splitlines()},
+  }
+
+
+def prepare(
+    folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Makes a run folder, or checks that an old one was made with `config`.
+
+  Raises:
+    ConfigError: If the folder belongs to another config; it names the fields.
+  """
+  path = folder / 'config.json'
+  if path.is_file():
+    old = config_lib.from_dict(json.loads(path.read_text()))
+    changed = config_lib.changes(old, config)
+    if changed:
+      raise config_lib.ConfigError(
+          f'{folder} was made with another config: '
+          + ', '.join(f'{key} was {old!r}, now {new!r}'
+                      for key, (old, new) in changed.items())
+          + '. Use another --workdir.')
+  write_json(path, json.loads(config.to_json()))
+  write_json(folder / 'environment.json', environment())
+
+
+class Writer(NamedTuple):
+  """Takes one row an epoch.
+
+  Attributes:
+    write: (row) -> None; the row has an integer `step`.
+    close: () -> None.
+  """
+  write: Callable[[dict[str, Any]], None]
+  close: Callable[[], None]
+
+
+def make_writer(
+    folder: pathlib.Path,
+    config: ml_collections.ConfigDict,
+    *,
+    step: int) -> Writer:
+  """Returns the writer of `metrics.jsonl`, `metrics.csv` and the mirrors.
+
+  Args:
+    folder: The run folder.
+    config: The whole config.
+    step: The step training starts from; rows of later steps were written by
+      a run that was killed before its checkpoint, and are dropped.
+  """
+  path = folder / 'metrics.jsonl'
+  rows = [row for row in read_rows(path) if row['step'] <= step]
+  mirrors = []
+  if config.report.tensorboard:
+    mirrors.append(_tensorboard(folder))
+  if config.report.wandb:
+    mirrors.append(_wandb(folder, config))
+
+  def write(row):
+    rows.append(row)
+    write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+    write_csv(folder / 'metrics.csv', rows)
+    for mirror in mirrors:
+      mirror.write(row)
+
+  def close():
+    for mirror in mirrors:
+      mirror.close()
+  return Writer(write, close)
+
+
+def _scalars(row) -> dict[str, float]:
+  return {key: value for key, value in row.items() if key != 'step'}
+
+
+def _tensorboard(folder: pathlib.Path) -> Writer:
+  import tensorboardX  # Optional: off by default, and slow to import.
+  events = tensorboardX.SummaryWriter(str(folder / 'tensorboard'))
+  def write(row):
+    for key, value in _scalars(row).items():
+      events.add_scalar(key, value, row['step'])
+  return Writer(write, events.close)
+
+
+def _wandb(folder: pathlib.Path, config) -> Writer:
+  try:
+    import wandb  # An extra of the project.
+  except ImportError as error:
+    raise config_lib.ConfigError(
+        'config.report.wandb needs the package wandb: '
+        'pip install "vision_jax[wandb]".') from error
+  mode = os.environ['WANDB_MODE'] if 'WANDB_MODE' in os.environ else 'offline'
+  run = wandb.init(project='vision_jax', name=folder.name, dir=str(folder),
+                   config=json.loads(config.to_json()), mode=mode)
+  return Writer(lambda row: run.log(_scalars(row), step=row['step']),
+                run.finish)
