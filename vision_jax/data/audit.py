@@ -87,24 +87,27 @@ def check_duplicates(source, records, parts, *, duplicates: str) -> None:
   home = np.full(len(source.ids), 'train', object)
   for name in _EVALUATED:
     home[parts[name]] = name
-  def name_pair(i, j):
-    names = [f'{source.ids[k]} ({home[k]}, {source.class_names[label]})'
-             for k, label in ((i, source.labels[i]), (j, source.labels[j]))]
-    return ' = '.join(names)
   seen, across, inside = {}, [], []
   for i, record in enumerate(records):
     j = seen.setdefault(record['sha256'], i)
     if i != j:
-      (inside if home[i] == home[j] else across).append(name_pair(j, i))
-  if inside:
-    warnings.warn(f'{len(inside)} exact copies within a split:'
-                  f'{errors.shortlist(inside)}')
-  near = [name_pair(i, j) for i, j in _near_pairs(records, home)]
-  if near:
-    warnings.warn(f'{len(near)} near duplicates across splits (look at them: '
-                  f'they may be the same picture):{errors.shortlist(near)}')
+      (inside if home[i] == home[j] else across).append((j, i))
+  near = _near_pairs(records, home)
+  for pairs, what in (
+      (inside, 'exact copies within a split'),
+      (near, 'near duplicates across splits (look at them: they may show the '
+             'same thing)')):
+    if pairs:
+      warnings.warn(f'{len(pairs)} {what}:'
+                    f'{errors.shortlist(_name_pairs(source, home, pairs))}')
   if across:
-    _report_across(source, across, refuse=duplicates == 'refuse')
+    text = (f'{len(across)} exact copies across splits, which would be trained '
+            f'on and tested. {_advice(source, across)}'
+            f'{errors.shortlist(_name_pairs(source, home, across), limit=20)}')
+    if duplicates == 'refuse':
+      raise errors.DataError(
+          f'{text}\nTo go on all the same: --config.data.duplicates=warn')
+    warnings.warn(text)
 
 
 def manifest(source, records, parts) -> list[dict]:
@@ -158,17 +161,18 @@ def _near_pairs(records, home) -> list[tuple[int, int]]:
           if records[i]['sha256'] != records[j]['sha256']]
 
 
-def _report_across(source, pairs: list[str], *, refuse: bool) -> None:
-  if np.any(source.splits == 'test'):
-    advice = ('The source itself divides its data so; delete one of each pair '
-              'or leave it out by config.data.exclude_pattern.')
-  else:
-    advice = ('The split was drawn here; keep the copies together by '
-              'config.data.group_pattern, or delete one of each pair or leave '
-              'it out by config.data.exclude_pattern.')
-  text = (f'{len(pairs)} exact copies across splits, which would be trained on '
-          f'and tested. {advice}{errors.shortlist(pairs, limit=20)}')
-  if refuse:
-    raise errors.DataError(
-        f'{text}\nTo go on all the same: --config.data.duplicates=warn')
-  warnings.warn(text)
+def _name_pairs(source, home, pairs) -> list[str]:
+  def name(i):
+    label = source.class_names[source.labels[i]]
+    return f'{source.ids[i]} ({home[i]}, {label})'
+  return [f'{name(i)} = {name(j)}' for i, j in pairs]
+
+
+def _advice(source, pairs) -> str:
+  """What to do about copies, by who put them on different sides."""
+  remove = ('delete one of each pair or leave it out by '
+            'config.data.exclude_pattern')
+  if any(source.splits[i] != source.splits[j] for i, j in pairs):
+    return f'The source itself divides its data so; {remove}.'
+  return ('The split was drawn here; keep copies together by '
+          f'config.data.group_pattern, or {remove}.')

@@ -57,7 +57,7 @@ def decode(content, *, size, channels: int, resize: str, max_pixels: int):
 
 
 def dhash(pixels: np.ndarray) -> int | None:
-  """Difference hash of uint8 [h, w, c]: bit = a cell is darker than its right.
+  """Difference hash: of 8 x 9 mean cells, which is darker than its right one.
 
   Args:
     pixels: uint8 [h, w, c] with 1 or 3 channels.
@@ -71,7 +71,7 @@ def dhash(pixels: np.ndarray) -> int | None:
   image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1
                           else pixels)
   cells = np.asarray(
-      image.convert('L').resize((9, 8), Image.Resampling.BILINEAR))
+      image.convert('L').resize((9, 8), Image.Resampling.BOX))
   bits = cells[:, :-1] < cells[:, 1:]
   return int.from_bytes(np.packbits(bits).tobytes(), 'big')
 
@@ -105,7 +105,7 @@ def _flatten(image: Image.Image) -> Image.Image:
   if image.mode.startswith('I;16'):
     return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
   if image.mode in ('I', 'F'):
-    raise errors.ImageError(f'32-bit pixels (mode {image.mode}), no known range')
+    raise errors.ImageError(f'32-bit pixels (mode {image.mode})')
   if image.has_transparency_data:
     image = image.convert('RGBA')
     white = Image.new('RGBA', image.size, 'white')

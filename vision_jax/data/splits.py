@@ -83,9 +83,10 @@ def stratified(labels, groups, *, fraction: float, seed: int,
 def make(source, config_data) -> dict[str, np.ndarray]:
   """Divides a source as config.data says.
 
-  Test is the source's own, or `test_fraction` of all. `label_fraction` of the
-  remaining training pool is labelled, the rest unlabelled; `validation_fraction`
-  of the labelled examples joins the source's own validation split.
+  Test is the source's own, or `test_fraction` of what is not its validation
+  split. `label_fraction` of the remaining training pool is labelled, the rest
+  unlabelled. `validation_fraction` of the labelled examples joins the source's
+  own validation split.
 
   Args:
     source: A `sources.Source`; its ids, labels, groups, splits are read.

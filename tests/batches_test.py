@@ -1,0 +1,118 @@
+"""Batches are pure in (seed, step), complete, the same from either store."""
+
+from hypothesis import given
+from hypothesis import settings
+from hypothesis import strategies as st
+import jax
+import numpy as np
+import pytest
+
+import data_helpers
+from vision_jax.data import batches
+from vision_jax.data import errors
+from vision_jax.data import pipeline
+
+
+def epoch_of(members, batch, *, seed, epoch, remainder):
+  steps = batches.steps_per_epoch(len(members), batch, remainder)
+  return [batches.train_indices(
+      members, batch, seed, epoch * steps + i, remainder)
+          for i in range(steps)]
+
+
+@given(st.integers(1, 70), st.integers(1, 20), st.integers(0, 5),
+       st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_an_epoch_sees_every_member_once(n, batch, seed, epoch):
+  members = 3 * np.arange(n) + 7
+  parts = epoch_of(members, batch, seed=seed, epoch=epoch, remainder='pad')
+  real = np.concatenate([rows[mask == 1] for rows, mask in parts])
+  assert sorted(real) == list(members)
+  for rows, mask in parts:
+    assert rows.shape == mask.shape == (batch,)
+    assert rows.dtype == np.int32 and mask.dtype == np.float32
+    assert set(rows) <= set(members)
+  # The padding is the start of the same order, round and round if need be.
+  rows, mask = parts[-1]
+  padding = rows[mask == 0]
+  assert list(padding) == list(np.resize(real, len(padding)))
+
+
+def test_drop_leaves_the_remainder_out():
+  parts = epoch_of(np.arange(10), 4, seed=0, epoch=0, remainder='drop')
+  assert len(parts) == 2
+  assert all(mask.all() for _, mask in parts)
+  assert len(set(np.concatenate([rows for rows, _ in parts]))) == 8
+  with pytest.raises(errors.DataError, match='make no batch of 16'):
+    batches.train_indices(np.arange(10), 16, 0, 0, 'drop')
+
+
+@pytest.mark.parametrize('remainder', ['pad', 'wrap'])
+def test_no_examples_and_unknown_remainders_are_errors(remainder):
+  with pytest.raises(errors.DataError):
+    batches.steps_per_epoch(0, 4, remainder)
+
+
+def test_a_batch_does_not_depend_on_what_was_asked_before():
+  def get(step):
+    return batches.train_indices(np.arange(50), 8, 3, step, 'pad')[0]
+  forward = [get(step) for step in range(30)]
+  batches._epoch_order.cache_clear()
+  backward = [get(step) for step in reversed(range(30))]
+  assert np.array_equal(forward, backward[::-1])
+  orders = {tuple(np.concatenate(forward[e:e + 7])) for e in (0, 7, 14)}
+  assert len(orders) == 3
+
+
+def test_evaluation_batches_cover_every_member_in_order():
+  members = np.array([4, 9, 2, 7, 5])
+  parts = list(batches.eval_batches(members, 2))
+  assert [list(mask) for _, mask in parts] == [[1, 1], [1, 1], [1, 0]]
+  assert list(np.concatenate(
+      [rows[mask == 1] for rows, mask in parts])) == list(members)
+  assert not list(batches.eval_batches(np.arange(0), 2))
+
+
+def test_streamed_and_resident_batches_are_equal(tmp_path):
+  data_helpers.write_folders(tmp_path, {'a': 6, 'b': 5})
+  config = data_helpers.folder_config(tmp_path)
+  dataset = pipeline.load(config)
+  assert isinstance(dataset.images, np.memmap)
+  rows = np.array([3, 10, 0, 3], np.int32)
+  found = []
+  for megabytes in (100, 0):
+    config.resident_megabytes = megabytes
+    store = batches.make_store(dataset, config)
+    assert ('image' in store.arrays) == bool(megabytes)
+    found.append(jax.jit(store.gather)(store.arrays, store.feed(rows)))
+  np.testing.assert_array_equal(found[0]['image'], found[1]['image'])
+  for batch in found:
+    # XLA divides by a constant through its reciprocal.
+    np.testing.assert_array_max_ulp(
+        np.asarray(batch['image']),
+        dataset.images[rows].astype(np.float32) / np.float32(255), maxulp=1)
+    assert batch['image'].dtype == np.float32
+    np.testing.assert_array_equal(batch['label'], dataset.labels[rows])
+    np.testing.assert_array_equal(batch['id'], rows)
+
+
+def test_resident_arrays_lie_where_the_sharding_says(tmp_path):
+  dataset = pipeline.load(data_helpers.make_config())
+  mesh = jax.make_mesh((1,), ('data',))
+  sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  store = batches.make_store(
+      dataset, data_helpers.make_config(), sharding=sharding)
+  assert store.arrays['image'].sharding == sharding
+
+
+def test_prefetch_keeps_the_order_and_passes_errors_on():
+  started = []
+  def work(item):
+    started.append(item)
+    return 10 // item
+  stream = batches.prefetch(work, [5, 2, 1])
+  assert next(stream) == 2
+  assert list(stream) == [5, 10]
+  assert started == [5, 2, 1]
+  with pytest.raises(ZeroDivisionError):
+    list(batches.prefetch(work, [1, 0, 2]))
