@@ -14,7 +14,7 @@ def make_config(**fields):
 
 
 def folder_config(tmp_path, **fields):
-  """A configuration that reads class folders below `tmp_path` and caches there."""
+  """A configuration whose class folders and cache lie below `tmp_path`."""
   defaults = dict(
       source='folders', root=str(tmp_path / 'images'),
       cache_dir=str(tmp_path / 'cache'), image_size=(16, 16), channels=3)

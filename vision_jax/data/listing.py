@@ -193,8 +193,9 @@ def _help(config_data, *, base: str) -> str:
     layout = (f'{base}/{config_data.csv_file}, a table with the columns '
               f'{config_data.csv_path_column!r} and '
               f'{config_data.csv_label_column!r}, and its images below {base}')
+  hint = f'{config_data.hint}\n' if config_data.hint else ''
   return (
-      f'{config_data.hint}\nName the folder above it by '
+      f'{hint}Name the folder above it by '
       '--config.data.root=<root> or the environment variable VISION_JAX_DATA. '
       f'It has to hold\n  {layout}\nWithout any data this runs: '
       'python -m vision_jax.main --config=configs/<name>.py')
