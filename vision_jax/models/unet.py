@@ -6,6 +6,7 @@ losses: the range of its output is declared in `HEAD_RANGE` and the task
 compares it with the range of the target.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -56,6 +57,7 @@ class ResidualBlock(nn.Module):
   function.
   """
   features: int
+  pool: bool = False
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -68,7 +70,8 @@ class ResidualBlock(nn.Module):
     y = norm()(conv(3)(y))
     if x.shape[-1] != self.features:
       x = conv(1)(x)
-    return nn.relu(x + y)
+    x = nn.relu(x + y)
+    return ops.max_pool(x) if self.pool else x
 
 
 class Encoder(nn.Module):
@@ -87,7 +90,10 @@ class Encoder(nn.Module):
 
   def setup(self):
     _check_choice('variant', self.variant, VARIANTS)
-    block = {'plain': layers.Conv, 'residual': ResidualBlock}[self.variant]
+    block = {
+        'plain': functools.partial(layers.Conv, pool=True),
+        'residual': functools.partial(ResidualBlock, pool=True),
+    }[self.variant]
     self.level = [block(n, dtype=self.dtype) for n in self.features]
     self.drop = [layers.Dropout(self.dropout) for _ in self.features]
 
@@ -100,8 +106,7 @@ class Encoder(nn.Module):
     levels = []
     for block, drop in zip(self.level, self.drop, strict=True):
       # Maximum and ReLU commute: after the pool it costs a quarter.
-      x = nn.relu(ops.max_pool(block(x)))
-      x = drop(x, train=train)
+      x = drop(nn.relu(block(x)), train=train)
       levels.append(x)
     return tuple(levels)
 
