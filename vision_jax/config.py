@@ -292,7 +292,7 @@ def flatten(node: ml_collections.ConfigDict, prefix: str = '') -> dict:
 def replace(
     config: ml_collections.ConfigDict, **fields) -> ml_collections.ConfigDict:
   """Returns a locked copy with other values, given as a__b=value for a.b."""
-  copy = ml_collections.ConfigDict(config)
+  copy = config.copy_and_resolve_references()
   copy.update_from_flattened_dict(
       {name.replace('__', '.'): value for name, value in fields.items()})
   return copy.lock()

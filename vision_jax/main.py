@@ -88,9 +88,18 @@ def main(argv: list[str]) -> None:
     sys.exit(2)
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Reads the flags; an override of no field ends with the nearest one."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except AttributeError as error:
+    print(f'Error: --config.… names no field: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
 def run() -> None:
   """The console entry point."""
-  app.run(main)
+  app.run(main, flags_parser=_parse_flags)
 
 
 if __name__ == '__main__':

@@ -62,7 +62,7 @@ def write(
       folder, outputs, metrics, run.dataset.ids, final, batch))
   if run.config.report.figures:
     figures.learning_curves(
-        writers.read_rows(folder / 'metrics.jsonl'),
+        _curves(writers.read_rows(folder / 'metrics.jsonl')),
         folder / 'figures' / 'learning_curves.png')
   counters = jax.device_get(last.callbacks)
   result = {
@@ -89,3 +89,11 @@ def write(
   }
   writers.write_json(folder / _NAME, result)
   return result
+
+
+def _curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Keeps the metrics that training has too, which make a pair of curves."""
+  pairs = {name for row in rows for name in row if name.startswith('train_')}
+  pairs |= {name.replace('train_', 'validation_', 1) for name in pairs}
+  return [{name: value for name, value in row.items()
+           if name in pairs | {'epoch'}} for row in rows]

@@ -9,6 +9,7 @@ import csv
 import importlib.metadata
 import io
 import json
+import math
 import os
 import pathlib
 import platform
@@ -34,8 +35,19 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
-  """Writes `value` as indented JSON, atomically."""
-  write_text(path, json.dumps(value, indent=2) + '\n')
+  """Writes `value` as indented JSON, atomically; what is not finite is null."""
+  write_text(path, json.dumps(_finite(value), indent=2) + '\n')
+
+
+def _finite(value: Any) -> Any:
+  """Replaces NaN and infinities, for which JSON has no word, by None."""
+  if isinstance(value, dict):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
 
 
 def write_csv(path: str | pathlib.Path, rows: list[dict[str, Any]]) -> None:
@@ -134,7 +146,7 @@ def make_writer(
 
   def write(row):
     rows.append(row)
-    write_text(path, ''.join(json.dumps(row) + '\n' for row in rows))
+    write_text(path, ''.join(json.dumps(_finite(row)) + '\n' for row in rows))
     write_csv(folder / 'metrics.csv', rows)
     for mirror in mirrors:
       mirror.write(row)

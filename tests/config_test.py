@@ -1,0 +1,67 @@
+"""The vocabulary of configs: strict parsing, locking and comparison."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from vision_jax import config as config_lib
+
+
+def test_no_argument_gives_the_defaults():
+  args = config_lib.parse(None, data=('digits', 'x'), fraction=0.5, n=3)
+  assert vars(args) == {'data': 'digits', 'fraction': 0.5, 'n': 3}
+
+
+@given(st.sampled_from(['digits', 'x']), st.floats(0, 1), st.integers(0, 99))
+def test_values_have_the_type_of_their_default(data, fraction, n):
+  args = config_lib.parse(
+      f'n={n}, data={data},fraction={fraction!r}', data=('digits', 'x'),
+      fraction=1.0, n=0)
+  assert vars(args) == {'data': data, 'fraction': fraction, 'n': n}
+
+
+@pytest.mark.parametrize('arg, message', [
+    ('dta=x', "did you mean 'data'"),
+    ('data=digit', "did you mean 'digits'"),
+    ('data', 'not key=value'),
+    ('n=many', 'must be a int'),
+    ('n=1,n=2', 'given twice'),
+])
+def test_a_wrong_argument_names_what_is_allowed(arg, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    config_lib.parse(arg, data=('digits', 'x'), n=0)
+
+
+def test_a_typo_in_a_field_names_the_nearest():
+  with pytest.raises(AttributeError, match='Did you mean "root"'):
+    config_lib.base().data.rot = 'x'
+
+
+def test_json_and_back_is_the_same_config():
+  config = config_lib.replace(
+      config_lib.base(), data__classes=('a', 'b'), train__epochs=3)
+  again = config_lib.from_dict(json.loads(config.to_json()))
+  assert config_lib.changes(config, again) == {}
+  assert again.is_locked
+
+
+def test_a_missing_or_unknown_field_is_named():
+  values = json.loads(config_lib.base().to_json())
+  del values['data']['root']
+  values['data']['rot'] = ''
+  with pytest.raises(config_lib.ConfigError, match='config.data.*root, rot'):
+    config_lib.from_dict(values)
+
+
+def test_changes_lists_only_what_differs():
+  old = config_lib.base()
+  new = config_lib.replace(old, optimizer__learning_rate=0.5)
+  assert config_lib.changes(old, new) == {
+      'optimizer.learning_rate': (1e-3, 0.5)}
+
+
+def test_a_replacement_of_no_field_is_an_error():
+  with pytest.raises((KeyError, AttributeError)):
+    config_lib.replace(config_lib.base(), data__rot='x')

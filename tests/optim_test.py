@@ -1,0 +1,139 @@
+"""Optimizers, schedules and freezing against formulas and PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vision_jax import config as config_lib
+from vision_jax import optim
+
+PARAMS = {'encoder': {'kernel': jnp.ones((2, 3)), 'bias': jnp.ones(3)},
+          'head': {'kernel': jnp.full((3, 1), 2.0)}}
+
+
+def make_config(**fields):
+  config = config_lib.base().optimizer
+  config.update(fields)
+  return config
+
+
+def make(config, trainable=None, steps_per_epoch=10, epochs=5):
+  if trainable is None:
+    trainable = jax.tree.map(lambda _: True, PARAMS)
+  return optim.make_optimizer(
+      config, trainable=trainable, steps_per_epoch=steps_per_epoch,
+      epochs=epochs)
+
+
+def run(optimizer, grads, params=PARAMS):
+  state = optimizer.init(params)
+  for grad in grads:
+    updates, state = optimizer.update(grad, state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+  return params
+
+
+def test_frozen_leaves_get_no_update_and_no_state():
+  mask = optim.trainable_mask(PARAMS, '^encoder/')
+  optimizer = make(make_config(), mask)
+  grads = jax.tree.map(jnp.ones_like, PARAMS)
+  params = run(optimizer, [grads])
+  np.testing.assert_array_equal(
+      params['encoder']['kernel'], PARAMS['encoder']['kernel'])
+  assert (params['head']['kernel'] != PARAMS['head']['kernel']).all()
+  sizes = sum(leaf.size for leaf in jax.tree.leaves(optimizer.init(PARAMS)))
+  assert sizes < 2 * 3 + 6  # Two moments of the head and a few counters.
+
+
+def test_a_frozen_pattern_that_matches_nothing_is_an_error():
+  with pytest.raises(config_lib.ConfigError, match='encoder/bias'):
+    optim.trainable_mask(PARAMS, '^encodr/')
+
+
+def test_stop_frozen_stops_the_gradient():
+  mask = optim.trainable_mask(PARAMS, 'kernel$')
+  grads = jax.grad(lambda p: sum(
+      jnp.sum(leaf) for leaf in jax.tree.leaves(optim.stop_frozen(p, mask))))(
+          PARAMS)
+  assert not grads['head']['kernel'].any()
+  assert grads['encoder']['bias'].all()
+
+
+@pytest.mark.parametrize('step, rate', [
+    (0, 1e-3), (99, 1e-3), (100, 1e-4), (200, 1e-5), (499, 1e-7)])
+def test_step_schedule_falls_tenfold_every_ten_epochs(step, rate):
+  schedule = optim.make_schedule(
+      make_config(schedule='step'), steps_per_epoch=10, epochs=50)
+  np.testing.assert_allclose(schedule(step), rate, rtol=1e-5)
+
+
+def test_cosine_warms_up_without_a_zero_and_ends_at_zero():
+  schedule = optim.make_schedule(
+      make_config(schedule='cosine', warmup_epochs=1.0), steps_per_epoch=10,
+      epochs=5)
+  rates = np.array([schedule(i) for i in range(51)])
+  assert rates[0] > 0
+  assert rates.argmax() == 10
+  np.testing.assert_allclose(rates[10], 1e-3, rtol=1e-6)
+  np.testing.assert_allclose(
+      rates[30], 1e-3 * 0.5 * (1 + np.cos(np.pi / 2)), rtol=1e-5)
+  assert rates[50] < 1e-9
+
+
+def test_accumulation_equals_the_mean_gradient():
+  rng = np.random.default_rng(0)
+  grads = [jax.tree.map(
+      lambda p: jnp.asarray(rng.normal(size=p.shape), jnp.float32), PARAMS)
+           for _ in range(4)]
+  means = [jax.tree.map(lambda a, b: (a + b) / 2, *grads[i:i + 2])
+           for i in (0, 2)]
+  two = run(make(make_config(accumulate=2)), grads)
+  one = run(make(make_config()), means)
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), two, one)
+
+
+def test_clipping_limits_the_global_norm():
+  grads = jax.tree.map(lambda p: 100 * jnp.ones_like(p), PARAMS)
+  config = make_config(name='sgd', b1=0.0, learning_rate=1.0, clip_norm=0.5)
+  params = run(make(config), [grads])
+  moved = sum(float(((a - b)**2).sum()) for a, b in zip(
+      jax.tree.leaves(params), jax.tree.leaves(PARAMS)))
+  np.testing.assert_allclose(moved, 0.25, rtol=1e-5)
+
+
+def test_weight_decay_that_would_do_nothing_is_an_error():
+  with pytest.raises(config_lib.ConfigError, match='adamw'):
+    make(make_config(weight_decay=0.1))
+
+
+def test_l2_leaves_biases_alone():
+  config = make_config(
+      name='sgd', b1=0.0, learning_rate=1.0, weight_decay=0.1)
+  params = run(make(config), [jax.tree.map(jnp.zeros_like, PARAMS)])
+  np.testing.assert_allclose(params['encoder']['kernel'], 0.9)
+  np.testing.assert_array_equal(params['encoder']['bias'], 1.0)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('name, torch_name, options', [
+    ('adam', 'Adam', {}), ('adamw', 'AdamW', {'weight_decay': 0.1}),
+    ('adamax', 'Adamax', {}), ('sgd', 'SGD', {'weight_decay': 0.1})])
+def test_torch_agrees(name, torch_name, options):
+  torch = pytest.importorskip('torch')
+  rng = np.random.default_rng(1)
+  start = rng.normal(size=(4, 3)).astype(np.float32)
+  grads = rng.normal(size=(6, 4, 3)).astype(np.float32)
+  weight = torch.nn.Parameter(torch.tensor(start))
+  momentum = {'momentum': 0.9} if name == 'sgd' else {}
+  peer = getattr(torch.optim, torch_name)(
+      [weight], lr=0.01, **options, **momentum)
+  for grad in grads:
+    weight.grad = torch.tensor(grad)
+    peer.step()
+  params = {'w': jnp.asarray(start)}
+  optimizer = make(
+      make_config(name=name, learning_rate=0.01, **options), {'w': True})
+  ours = run(optimizer, [{'w': jnp.asarray(g)} for g in grads], params)
+  np.testing.assert_allclose(ours['w'], weight.detach(), atol=2e-6)
