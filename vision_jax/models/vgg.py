@@ -1,0 +1,70 @@
+"""VGG16 and VGG19 (Simonyan & Zisserman, arXiv:1409.1556), as Keras has them.
+
+Preprocessing: RGB in [0, 1] to BGR in [0, 255] less ImageNet's mean.
+The classifier flattens the last map, so with classes the image size is fixed
+by the weights (224 for the published ones).
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vision_jax.models import layers
+from vision_jax.models import spec
+
+_WIDTHS = (64, 128, 256, 512, 512)
+_DEPTHS = {'vgg16': (2, 2, 3, 3, 3), 'vgg19': (2, 2, 4, 4, 4)}
+_DIGESTS = {
+    'vgg16': (
+        'md5:64373286793e3c8b2b4e3219cbf3544b',
+        'md5:6d6bbae143d832006294945121d1f1fc'),
+    'vgg19': (
+        'md5:cbe5617147190e668d6c5d5026f83318',
+        'md5:253f8cb515780f3b799900260a226db6'),
+}
+NAMES = tuple(_DEPTHS)
+
+
+class VGG(spec.Backbone):
+  """Five blocks of 3x3 convolutions, each ending in a halving max pool.
+
+  Attributes:
+    depths: convolutions in each block.
+  """
+  depths: tuple[int, ...] = _DEPTHS['vgg16']
+
+  @nn.compact
+  def forward(self, x, *, train, head):
+    del train  # Nothing here behaves differently in training.
+    maps = {}
+    x = x.astype(self.dtype)
+    for block, (width, depth) in enumerate(zip(_WIDTHS, self.depths), 1):
+      for index in range(1, depth + 1):
+        name = f'block{block}_conv{index}'
+        x = nn.relu(layers.Conv(width, dtype=self.dtype, name=name)(x))
+      x = nn.max_pool(x, (2, 2), strides=(2, 2))
+      maps[f'block{block}'] = x
+    if not head:
+      return maps, None
+    if not self.num_classes:
+      return maps, jnp.mean(x, axis=(1, 2))
+    x = x.reshape(x.shape[0], -1)
+    for name in ('fc1', 'fc2'):
+      x = nn.relu(nn.Dense(4096, dtype=self.dtype, name=name)(x))
+    return maps, nn.Dense(
+        self.num_classes, dtype=self.dtype, name='predictions')(x)
+
+
+def make_spec(name: str, **options) -> spec.Spec:
+  """Builds 'vgg16' or 'vgg19'; `options` are `VGG`'s attributes."""
+  return spec.Spec(
+      name=name,
+      module=VGG(depths=_DEPTHS[name], **options),
+      preprocess=spec.centre_bgr,
+      input_range=(0.0, 1.0),
+      image_size=224,
+      stages={f'block{i}': rf'block{i}_conv\d+/.*' for i in range(1, 6)},
+      weights=spec.keras_weights(
+          name, f'{name}_weights_tf_dim_ordering_tf_kernels',
+          '.h5', '_notop.h5', _DIGESTS[name]),
+      head=('fc1', 'fc2', 'predictions'),
+      layer_names={'keras': spec.keras_layer})
