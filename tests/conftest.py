@@ -1,6 +1,16 @@
 """Settings that every test shares."""
 
+import os
+import tempfile
+
 import hypothesis
+
+# Tests and their subprocesses compile the same small programs many times.
+# Set before JAX is imported, and inherited by parallel workers.
+os.environ.setdefault(
+    'JAX_COMPILATION_CACHE_DIR', tempfile.mkdtemp(prefix='vision_jax_xla_'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 # The first call of a jitted function compiles, which no deadline foresees.
 hypothesis.settings.register_profile('default', deadline=None)

@@ -42,12 +42,12 @@ def folder_of(
     config: ml_collections.ConfigDict, root: pathlib.Path) -> pathlib.Path:
   """Returns the run folder below `root` that belongs to `config`.
 
-  Its name holds a hash of what decides the weights: where the data lies and
-  what is shown on the way do not.
+  Its name holds a hash of the fields that decide the weights and differ from
+  the defaults: where the data lies and what is shown on the way do not.
   """
-  fields = config_lib.flatten(config)
+  fields = config_lib.changes(config_lib.base(), config)
   decisive = {
-      key: value for key, value in fields.items()
+      key: value for key, (_, value) in fields.items()
       if not key.startswith(('report.', 'runtime.', 'checkpoint.'))
       and key not in ('data.root', 'data.cache_dir', 'data.hint')}
   digest = hashlib.sha256(repr(sorted(decisive.items())).encode()).hexdigest()

@@ -1,0 +1,44 @@
+"""Runs the training of a config.json and is killed on the way.
+
+    python tests/interrupted.py CONFIG WORKDIR SIGNAL STEP
+
+The process sends itself SIGNAL when it is about to make its STEP-th step.
+"""
+
+import json
+import os
+import pathlib
+import sys
+
+from vision_jax import config as config_lib
+from vision_jax import interrupt
+from vision_jax import loop
+from vision_jax import runs
+
+
+def _kill_at(make, signal, last):
+  def make_killing(*args):
+    step, count = make(*args), 0
+    def killing(*step_args):
+      nonlocal count
+      count += 1
+      if count == last:
+        os.kill(os.getpid(), signal)
+      return step(*step_args)
+    return killing
+  return make_killing
+
+
+def main(path, workdir, signal, last):
+  """Trains until the signal comes."""
+  runs.make_train_step = _kill_at(
+      runs.make_train_step, int(signal), int(last))
+  config = config_lib.from_dict(json.loads(pathlib.Path(path).read_text()))
+  try:
+    loop.train(config, workdir)
+  except interrupt.Stopped as stopped:
+    print(stopped)
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

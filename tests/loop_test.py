@@ -1,0 +1,144 @@
+"""The loop: resume to the bit, devices, best weights, guards."""
+
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import run_helpers
+from vision_jax import checkpoint
+from vision_jax import config as config_lib
+from vision_jax import guard
+from vision_jax import loop
+from vision_jax import writers
+
+EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+
+
+def interrupted(tmp_path, config, sign, step, **variables):
+  """Runs `config` in tmp_path/run in another process, ended by `sign`."""
+  path = tmp_path / 'config.json'
+  path.write_text(config.to_json())
+  return subprocess.run(
+      [sys.executable, 'tests/interrupted.py', str(path),
+       str(tmp_path / 'run'), str(int(sign)), str(step)],
+      cwd=run_helpers.ROOT, capture_output=True, text=True, check=False,
+      timeout=300, env=run_helpers.environment(tmp_path, **variables))
+
+
+def assert_same_run(one, other):
+  """Final weights, metrics by epoch and predictions agree to the bit."""
+  a, b = checkpoint.load_weights(one), checkpoint.load_weights(other)
+  assert jax.tree.all(jax.tree.map(np.array_equal, a, b))
+  for name in ('metrics.jsonl', 'metrics.csv', 'predictions.csv'):
+    assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def make_config(**fields):
+  """Dropout, augmentation, an average of weights, checkpoints inside epochs."""
+  return run_helpers.make_config(**{
+      'augment__flip_horizontal': True, 'optimizer__ema_decay': 0.9,
+      'checkpoint__every_steps': 2, **fields})
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('straight')
+  loop.train(make_config(), folder)
+  return folder
+
+
+@pytest.mark.parametrize('step', [2, 6, 9])
+def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, step):
+  config = make_config()
+  process = interrupted(tmp_path, config, signal.SIGKILL, step)
+  assert process.returncode == -signal.SIGKILL, process.stderr
+  loop.train(config, tmp_path / 'run')
+  assert_same_run(straight, tmp_path / 'run')
+
+
+def test_sigterm_saves_and_exits_cleanly(tmp_path, straight):
+  config = make_config(checkpoint__every_steps=0)
+  process = interrupted(tmp_path, config, signal.SIGTERM, 3)
+  assert process.returncode == 0, process.stderr
+  assert 'Stopped by SIGTERM after step 3' in process.stdout
+  assert (tmp_path / 'run' / 'checkpoints' / '3').is_dir()
+  loop.train(config, tmp_path / 'run')
+  assert_same_run(straight, tmp_path / 'run')
+
+
+def test_eight_devices_train_as_one_and_their_checkpoint_opens_on_one(
+    tmp_path, straight):
+  config = make_config()
+  process = interrupted(tmp_path, config, signal.SIGKILL, 9, **EIGHT)
+  assert process.returncode == -signal.SIGKILL, process.stderr
+  rows = writers.read_rows(straight / 'metrics.jsonl')
+  eight = writers.read_rows(tmp_path / 'run' / 'metrics.jsonl')
+  assert len(eight) == 1
+  for name, value in eight[0].items():
+    np.testing.assert_allclose(value, rows[0][name], atol=2e-5, err_msg=name)
+  loop.train(config, tmp_path / 'run')
+  rows = writers.read_rows(tmp_path / 'run' / 'metrics.jsonl')
+  assert [row['epoch'] for row in rows] == [1, 2]
+
+
+def test_a_finished_run_is_not_repeated(straight):
+  before = (straight / 'result.json').stat().st_mtime_ns
+  result = loop.train(make_config(), straight)
+  assert (straight / 'result.json').stat().st_mtime_ns == before
+  assert result['test']['n'] == 12
+
+
+def test_every_example_is_predicted_once(straight):
+  lines = (straight / 'predictions.csv').read_text().splitlines()
+  ids = [int(line.split(',')[0]) for line in lines[1:]]
+  assert len(ids) == len(set(ids)) == 12
+
+
+def test_another_config_in_the_same_folder_is_refused(straight):
+  with pytest.raises(config_lib.ConfigError, match='train.epochs was 2, now 3'):
+    loop.train(make_config(train__epochs=3), straight)
+
+
+def test_the_best_weights_are_tested_also_at_the_last_epoch(tmp_path):
+  # A rate that soon destroys what it has learnt.
+  config = run_helpers.make_config(
+      optimizer__learning_rate=0.3, train__epochs=5)
+  result = loop.train(config, tmp_path / 'run')
+  rows = writers.read_rows(tmp_path / 'run' / 'metrics.jsonl')
+  losses = [row['validation_loss'] for row in rows]
+  assert result['best_epoch'] == 1 + int(np.argmin(losses)) < 5
+  np.testing.assert_allclose(
+      result['validation']['loss'], min(losses), rtol=1e-6)
+
+
+def test_early_stopping_ends_the_run(tmp_path):
+  config = run_helpers.make_config(
+      optimizer__learning_rate=1e-12, callbacks__patience=2,
+      callbacks__min_delta=1.0, train__epochs=9)
+  result = loop.train(config, tmp_path / 'run')
+  assert result['stopped_early']
+  assert result['epochs'] == 3
+
+
+def test_an_infinite_loss_stops_with_its_step_and_keeps_a_good_checkpoint(
+    tmp_path):
+  config = run_helpers.make_config(
+      optimizer__name='sgd', optimizer__learning_rate=1e30,
+      train__epochs=3, checkpoint__every_steps=1)
+  with pytest.raises(guard.NonFiniteError, match=r'step \d+.*metric loss'):
+    loop.train(config, tmp_path / 'run')
+  for path in (tmp_path / 'run' / 'checkpoints').glob('[0-9]*'):
+    with checkpoint.open_manager(
+        tmp_path / 'run', config.checkpoint) as manager:
+      tree = manager.restore(int(path.name))
+    assert jax.tree.all(jax.tree.map(
+        lambda leaf: np.isfinite(leaf).all(), tree['state']['params']))
+
+
+def test_a_streamed_run_equals_a_resident_one(tmp_path, straight):
+  loop.train(make_config(data__resident_megabytes=0), tmp_path / 'run')
+  assert_same_run(straight, tmp_path / 'run')
