@@ -74,6 +74,23 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   return gradient.reshape(kernel.shape)
 
 
+def _transpose_conv(g, kernel, strides, pads, shape):
+  """Gradient of the convolution with respect to its input of `shape`.
+
+  As a convolution with an explicitly turned kernel: the transposed form that
+  `lax` derives leaves the fast path inside a scan (84 ms against 13 ms).
+  """
+  turned = kernel[::-1, ::-1].swapaxes(2, 3)
+  margins = []
+  for n, k, s, o, (low, _) in zip(
+      shape[1:3], kernel.shape, strides, g.shape[1:3], pads):
+    before = k - 1 - low
+    margins.append((before, n + k - 1 - before - ((o - 1) * s + 1)))
+  return lax.conv_general_dilated(
+      g, turned, (1, 1), margins, lhs_dilation=strides,
+      dimension_numbers=_DIMENSIONS)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _conv(x, kernel, strides, pads):
   return _plain_conv(x, kernel, strides, pads)
@@ -90,8 +107,7 @@ def _conv_backward(strides, pads, residuals, g):
   pixels = g.shape[1] * g.shape[2]
   total, _ = lax.scan(
       add, jnp.zeros(kernel.shape, jnp.float32), _chunks(pixels, x, g))
-  dx, = jax.linear_transpose(
-      lambda x: _plain_conv(x, kernel, strides, pads), x)(g)
+  dx = _transpose_conv(g, kernel, strides, pads, x.shape)
   return dx, total.astype(kernel.dtype)
 
 
@@ -190,8 +206,10 @@ def conv_transpose(x, kernel, *, strides, padding='SAME'):
   if not (blocks and _reformulate()):
     return lax.conv_transpose(
         x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
-  y = jnp.einsum('bhwc,ijcf->bhiwjf', x, kernel[::-1, ::-1])
-  return y.reshape(
+  # A product for each row of the kernel: whole rows interleave faster than
+  # pixels do.
+  rows = [jnp.einsum('bhwc,jcf->bhwjf', x, row) for row in kernel[::-1, ::-1]]
+  return jnp.stack(rows, axis=2).reshape(
       x.shape[0], x.shape[1] * height, x.shape[2] * width, features)
 
 
@@ -271,8 +289,7 @@ def _conv_pool_backward(pads, residuals, g):
   def add(total, chunk):
     x, index, g = chunk
     g = _unpool(index, g, (None, *size))
-    dx, = jax.linear_transpose(
-        lambda x: _plain_conv(x, kernel, (1, 1), pads), x)(g)
+    dx = _transpose_conv(g, kernel, (1, 1), pads, x.shape)
     return total + _kernel_gradient(x, g, kernel, (1, 1), pads), dx
 
   total, dx = lax.scan(

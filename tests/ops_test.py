@@ -1,0 +1,190 @@
+"""Tests that each operation equals its plain `lax` form and its gradient."""
+
+import hypothesis
+from hypothesis import strategies as st
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vision_jax import allocator
+from vision_jax import ops
+
+_DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+_few = hypothesis.settings(
+    max_examples=12, deadline=None, derandomize=True)
+
+
+def _plain_conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
+  return lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=_DIMENSIONS,
+      feature_group_count=groups)
+
+
+def _plain_pool(x, window=(2, 2), strides=(2, 2), padding='VALID'):
+  return lax.reduce_window(
+      x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding)
+
+
+def _draw(*shape, seed=0):
+  return jnp.asarray(
+      np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _assert_equal(function, plain, *args):
+  """Compares values and the gradients of a random projection of them."""
+  def run(f):
+    y, back = jax.vjp(f, *args)
+    return y, back(_draw(*y.shape, seed=9))
+  got, expected = jax.jit(lambda: run(function))(), jax.jit(
+      lambda: run(plain))()
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
+      got, expected)
+
+
+@pytest.fixture(autouse=True)
+def _one_cpu(monkeypatch):
+  # The reformulations are what is tested, whatever machine runs the tests.
+  monkeypatch.setattr(ops, '_reformulate', lambda: True)
+
+
+@_few
+@hypothesis.given(
+    batch=st.integers(1, 3), height=st.integers(5, 11),
+    width=st.integers(5, 11), channels=st.sampled_from([1, 3, 6]),
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    strides=st.sampled_from([(1, 1), (2, 2), (1, 2), (3, 3)]),
+    padding=st.sampled_from(['SAME', 'VALID', ((1, 0), (2, 1))]))
+def test_conv(batch, height, width, channels, size, strides, padding):
+  x, kernel = _draw(batch, height, width, channels), _draw(*size, channels, 4)
+  kwargs = dict(strides=strides, padding=padding)
+  _assert_equal(
+      lambda x, k: ops.conv(x, k, **kwargs),
+      lambda x, k: _plain_conv(x, k, **kwargs), x, kernel)
+
+
+@pytest.mark.parametrize('pixels', [32, 33])
+@pytest.mark.parametrize('padding', ['SAME', ((3, 3), (3, 3))])
+def test_strided_stem_of_seven(pixels, padding):
+  kwargs = dict(strides=(2, 2), padding=padding)
+  _assert_equal(
+      lambda x, k: ops.conv(x, k, **kwargs),
+      lambda x, k: _plain_conv(x, k, **kwargs),
+      _draw(2, pixels, pixels, 3), _draw(7, 7, 3, 4))
+
+
+def test_kernel_gradient_over_several_chunks():
+  x, kernel = _draw(6, 40, 40, 2), _draw(3, 3, 2, 3)
+  assert ops._chunks(40 * 40, x)[0].shape[:2] == (3, 2)
+  _assert_equal(ops.conv, _plain_conv, x, kernel)
+
+
+@_few
+@hypothesis.given(
+    height=st.integers(5, 11), width=st.integers(5, 11),
+    size=st.sampled_from([3, 5]),
+    strides=st.sampled_from([(1, 1), (2, 2)]),
+    padding=st.sampled_from(['SAME', 'VALID', ((0, 1), (0, 1))]))
+def test_depthwise(height, width, size, strides, padding):
+  kwargs = dict(strides=strides, padding=padding, groups=6)
+  _assert_equal(
+      lambda x, k: ops.conv(x, k, **kwargs),
+      lambda x, k: _plain_conv(x, k, **kwargs),
+      _draw(2, height, width, 6), _draw(size, size, 1, 6))
+
+
+def test_grouped_convolution_that_is_not_depthwise():
+  _assert_equal(
+      lambda x, k: ops.conv(x, k, groups=2),
+      lambda x, k: _plain_conv(x, k, groups=2),
+      _draw(2, 6, 6, 4), _draw(3, 3, 2, 6))
+
+
+@pytest.mark.parametrize('size, strides, padding', [
+    ((2, 2), (2, 2), 'SAME'), ((2, 3), (2, 3), 'VALID'),
+    ((3, 3), (2, 2), 'SAME'), ((4, 4), (2, 2), 'VALID'),
+    ((2, 2), (2, 2), ((0, 0), (0, 0)))])
+def test_conv_transpose(size, strides, padding):
+  x, kernel = _draw(2, 5, 4, 3), _draw(*size, 3, 6)
+  _assert_equal(
+      lambda x, k: ops.conv_transpose(x, k, strides=strides, padding=padding),
+      lambda x, k: lax.conv_transpose(
+          x, k, strides, padding, dimension_numbers=_DIMENSIONS), x, kernel)
+
+
+# Small integers tie often: the gradient must then go where `lax` sends it.
+@_few
+@hypothesis.given(
+    height=st.integers(2, 9), width=st.integers(2, 9), ties=st.booleans())
+def test_max_pool(height, width, ties):
+  x = _draw(2, height, width, 3)
+  _assert_equal(
+      ops.max_pool, _plain_pool, jnp.round(x) if ties else x)
+
+
+def test_max_pool_of_other_windows():
+  args = ((3, 3), (2, 2), 'SAME')
+  _assert_equal(
+      lambda x: ops.max_pool(x, window=args[0], strides=args[1],
+                             padding=args[2]),
+      lambda x: _plain_pool(x, *args), _draw(2, 7, 7, 3))
+
+
+@_few
+@hypothesis.given(
+    batch=st.integers(1, 3), height=st.integers(4, 9),
+    width=st.integers(4, 9), size=st.sampled_from([1, 2, 3]),
+    padding=st.sampled_from(['SAME', 'VALID', ((1, 2), (0, 1))]))
+def test_conv_pool(batch, height, width, size, padding):
+  _assert_equal(
+      lambda x, k: ops.conv_pool(x, k, padding=padding),
+      lambda x, k: _plain_pool(_plain_conv(x, k, padding=padding)),
+      _draw(batch, height, width, 3), _draw(size, size, 3, 4))
+
+
+def test_every_operation_with_several_devices_or_an_accelerator(monkeypatch):
+  monkeypatch.setattr(ops, '_reformulate', lambda: False)
+  x, kernel = _draw(2, 6, 6, 3), _draw(2, 2, 3, 4)
+  _assert_equal(ops.conv, _plain_conv, x, kernel)
+  _assert_equal(ops.max_pool, _plain_pool, x)
+  _assert_equal(
+      ops.conv_pool, lambda x, k: _plain_pool(_plain_conv(x, k)), x, kernel)
+  _assert_equal(
+      lambda x, k: ops.conv_transpose(x, k, strides=(2, 2)),
+      lambda x, k: lax.conv_transpose(
+          x, k, (2, 2), 'SAME', dimension_numbers=_DIMENSIONS), x, kernel)
+
+
+@pytest.mark.parametrize('rate', [0.1, 0.3, 0.5])
+def test_dropout_rate_scale_and_gradient(rate):
+  x = jnp.ones((101, 99, 7))
+  y, back = jax.vjp(
+      lambda x: ops.dropout(x, jax.random.key(0), rate=rate), x)
+  dropped = np.asarray(y == 0.0)
+  # Five standard deviations of a binomial rate.
+  assert abs(dropped.mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / x.size)
+  np.testing.assert_allclose(y[~dropped], 1 / (1 - rate), rtol=1e-4)
+  np.testing.assert_array_equal(back(x)[0], y)
+
+
+def test_dropout_entries_are_independent():
+  draw = lambda seed: np.asarray(ops.dropout(
+      jnp.ones(2**16), jax.random.key(seed), rate=0.5) == 0.0)
+  mask = draw(0)
+  limit = 5 / np.sqrt(mask.size)
+  for other in (draw(1), *(np.roll(mask, shift) for shift in (1, 2, 4, 8))):
+    assert abs(np.corrcoef(mask, other)[0, 1]) < limit
+  np.testing.assert_array_equal(mask, draw(0))
+
+
+def test_dropout_takes_keys_of_every_implementation():
+  key = jax.random.key(0, impl='rbg')
+  y = ops.dropout(jnp.ones(1000), key, rate=0.5)
+  assert 400 < (y == 0.0).sum() < 600
+
+
+def test_freed_memory_is_kept_where_glibc_is():
+  assert allocator.keep_freed_memory() == (
+      allocator.platform.libc_ver()[0] == 'glibc')
