@@ -90,8 +90,10 @@ def shared_callbacks(make):
     counters = results.read(config.published.callbacks_from)['callbacks']
     def init(key):
       state = task.init(key)
+      # JSON has no infinity, which is where an unused counter starts.
+      number = lambda name: np.inf if counters[name] is None else counters[name]
       kept = callbacks.CallbackState(**{
-          name: jnp.asarray(counters[name], value.dtype)
+          name: jnp.asarray(number(name), value.dtype)
           for name, value in vars(state.callbacks).items()})
       # The stopper forgets that it fired, and remembers everything else.
       return state.replace(callbacks=kept.replace(

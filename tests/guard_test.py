@@ -1,0 +1,45 @@
+"""The guards of training: finite numbers, frozen weights."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vision_jax import guard
+
+PARAMS = {'encoder': {'w': jnp.ones(3)}, 'head': {'w': jnp.ones(2)}}
+
+
+def run(values):
+  """Feeds a loss a step, through jit."""
+  step = jax.jit(guard.update)
+  state = guard.init(PARAMS, ['loss'])
+  for i, (loss, weight) in enumerate(values, start=1):
+    params = {**PARAMS, 'head': {'w': jnp.full(2, weight)}}
+    state = step(state, params, {'loss': jnp.asarray(loss)}, step=i)
+  return state
+
+
+def test_finite_numbers_pass():
+  guard.check(run([(1.0, 2.0)] * 3), last_good='')
+
+
+def test_the_first_bad_step_and_all_that_was_bad_are_named():
+  state = run([(1.0, 1.0), (jnp.nan, jnp.inf), (jnp.nan, 1.0)])
+  with pytest.raises(guard.NonFiniteError) as error:
+    guard.check(state, last_good='Step 1 is good.')
+  message = str(error.value)
+  assert 'step 2: metric loss, weights of head. Step 1 is good.' in message
+  assert 'encoder' not in message
+
+
+def test_a_frozen_leaf_that_moves_is_an_error():
+  after = {**PARAMS, 'encoder': {'w': jnp.array([1.0, 1.0, 2.0])}}
+  mask = {'encoder': {'w': False}, 'head': {'w': False}}
+  with pytest.raises(RuntimeError, match='encoder/w'):
+    guard.check_moved(PARAMS, after, mask)
+
+
+def test_a_trainable_leaf_that_rests_is_a_warning():
+  mask = {'encoder': {'w': False}, 'head': {'w': True}}
+  with pytest.warns(UserWarning, match='head/w'):
+    guard.check_moved(PARAMS, PARAMS, mask)

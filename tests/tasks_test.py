@@ -1,0 +1,152 @@
+"""Classification and reconstruction: what moves, what stays, what is summed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import run_helpers
+from vision_jax import config as config_lib
+from vision_jax import features
+from vision_jax import loop
+from vision_jax import runs
+from vision_jax import task as task_lib
+from vision_jax import writers
+
+INFO = task_lib.Info(('a', 'b', 'c'), (8, 8, 3), 4)
+
+
+def make_batch(seed=0, size=6, masked=2):
+  rng = np.random.default_rng(seed)
+  return {
+      'image': jnp.asarray(rng.uniform(size=(size, 8, 8, 3)), jnp.float32),
+      'label': jnp.asarray(rng.integers(0, 3, size), jnp.int32),
+      'id': jnp.arange(size), 'mask': jnp.asarray(
+          [1.0] * (size - masked) + [0.0] * masked)}
+
+
+def make(**fields):
+  config = run_helpers.make_config(**fields)
+  task = runs.make_task(config, INFO)
+  return task, task.init(jax.random.key(0))
+
+
+def moved(before, after):
+  return jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
+
+
+def test_a_frozen_encoder_keeps_every_bit_and_the_head_moves():
+  task, state = make(model__frozen='^encoder/')
+  after, _ = task.train_step(state, make_batch(), jax.random.key(1))
+  changed = moved(state.params, after.params)
+  assert not any(jax.tree.leaves(changed['encoder']))
+  assert all(jax.tree.leaves(changed['head']))
+  assert jax.tree.leaves(task.trainable['encoder']) == [False] * 4
+
+
+def test_a_free_encoder_moves_in_every_leaf():
+  task, state = make()
+  after, _ = task.train_step(state, make_batch(), jax.random.key(1))
+  assert all(jax.tree.leaves(moved(state.params, after.params)))
+
+
+def test_dropout_rests_in_a_frozen_encoder_unless_it_is_told_to_act():
+  def losses(mode):
+    task, state = make(model__frozen='^encoder/', model__frozen_mode=mode)
+    return [float(task.train_step(state, make_batch(), jax.random.key(i))[1]
+                  .compute()['loss']) for i in (1, 2)]
+  first, second = losses('eval')
+  assert first == second
+  first, second = losses('train')
+  assert first != second
+
+
+def test_padding_changes_neither_sums_nor_weights():
+  task, state = make(model__dropout=0.0)
+  full = make_batch(size=4, masked=0)
+  padded = {key: jnp.concatenate([value, value[:2]])
+            for key, value in full.items()}
+  padded['mask'] = jnp.asarray([1.0] * 4 + [0.0] * 2)
+  (one, a), (other, b) = (
+      task.train_step(state, batch, jax.random.key(1))
+      for batch in (full, padded))
+  np.testing.assert_allclose(
+      a.compute()['loss'], b.compute()['loss'], rtol=1e-6)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5),
+               one.params, other.params)
+
+
+def test_the_loss_is_the_cross_entropy_of_the_logits():
+  task, state = make()
+  batch = make_batch()
+  outputs = task.eval_step(state, batch)
+  np.testing.assert_allclose(outputs['probabilities'].sum(-1), 1, atol=1e-6)
+  expected = -np.log(np.asarray(outputs['probabilities'])[
+      np.arange(6), np.asarray(batch['label'])])
+  np.testing.assert_allclose(outputs['loss'], expected, rtol=1e-5)
+
+
+def test_the_average_of_weights_ramps_up_and_is_what_is_evaluated():
+  task, state = make(optimizer__ema_decay=0.99)
+  after, _ = task.train_step(state, make_batch(), jax.random.key(1))
+  expected = optax.incremental_update(after.params, state.params, 0.9)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+               after.ema, expected)
+  assert after.variables()['params'] is after.ema
+
+
+def test_reconstruction_learns_and_measures_in_unit_range():
+  task, state = make(task='reconstruction', model__dropout=0.0,
+                     optimizer__learning_rate=1e-2)
+  batch = make_batch(masked=0)
+  step = jax.jit(task.train_step)
+  first = task.eval_step(state, batch)['mse'].mean()
+  for i in range(60):
+    state, _ = step(state, batch, jax.random.key(i))
+  outputs = task.eval_step(state, batch)
+  assert outputs['mse'].mean() < 0.7 * first
+  np.testing.assert_allclose(outputs['mse'], outputs['loss'], rtol=1e-5)
+
+
+def test_an_output_that_cannot_reach_the_target_is_refused():
+  with pytest.raises(ValueError, match='sigmoid'):
+    make(task='reconstruction', model__target='signed')
+  task, state = make(task='reconstruction', model__target='signed',
+                     model__output='tanh')
+  outputs = task.eval_step(state, make_batch())
+  # The same error in [-1, 1] is four times that in [0, 1].
+  np.testing.assert_allclose(outputs['loss'], 4 * outputs['mse'], rtol=1e-5)
+
+
+def test_an_unknown_task_names_the_nearest():
+  with pytest.raises(config_lib.ConfigError, match="mean 'classification'"):
+    make(task='classificaton')
+
+
+@pytest.mark.parametrize('views', [0, 2])
+def test_training_from_cached_features_equals_training_through_the_encoder(
+    tmp_path, views):
+  fields = dict(model__frozen='^encoder/', augment__views=views,
+                augment__flip_horizontal=views > 0,
+                augment__translation=0.2 * (views > 0))
+  rows = []
+  for cached in (True, False):
+    config = run_helpers.make_config(train__cache_features=cached, **fields)
+    run = runs.build(config)
+    stores = features.make_stores(run, runs.init_state(run))
+    assert ('features' in stores.training[0].arrays) == cached
+    folder = tmp_path / str(cached)
+    loop.train(config, folder)
+    rows.append(writers.read_rows(folder / 'metrics.jsonl'))
+  for a, b in zip(*rows, strict=True):
+    for name, value in a.items():
+      np.testing.assert_allclose(b[name], value, atol=1e-5, err_msg=name)
+
+
+def test_fresh_augmentation_is_never_cached():
+  config = run_helpers.make_config(
+      model__frozen='^encoder/', augment__flip_horizontal=True)
+  run = runs.build(config)
+  stores = features.make_stores(run, runs.init_state(run))
+  assert stores.training[0] is run.store
