@@ -219,7 +219,8 @@ def _torch_unet(torch):
       self.down = nn.ModuleList(
           nn.Conv2d(i, o, 3, padding=1) for i, o in ((3, 8), (8, 16), (16, 32)))
       self.up = nn.ModuleList(
-          nn.ConvTranspose2d(i, o, 2, 2) for i, o in ((32, 16), (16, 8), (8, 3)))
+          nn.ConvTranspose2d(i, o, 2, 2)
+          for i, o in ((32, 16), (16, 8), (8, 3)))
 
     def forward(self, x):
       levels = []
