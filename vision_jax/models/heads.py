@@ -62,10 +62,12 @@ class Head(nn.Module):
     num_classes: number of classes; 0 stops before the logits.
     specs: e.g. ('flatten', 'dense:256', 'batch_norm', 'dropout:0.5').
     dtype: type of the computation; the logits are float32.
+    kernel_init: initialiser of the dense layers' kernels.
   """
   num_classes: int
   specs: tuple[str, ...] = ('flatten', 'dense:512')
   dtype: Any = jnp.float32
+  kernel_init: Any = nn.initializers.lecun_normal()
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -77,7 +79,8 @@ class Head(nn.Module):
       elif name == 'max':
         x = x.max((1, 2))
       elif name == 'dense':
-        x = nn.relu(nn.Dense(argument, dtype=self.dtype)(x))
+        x = nn.relu(nn.Dense(
+            argument, dtype=self.dtype, kernel_init=self.kernel_init)(x))
       elif name == 'batch_norm':
         x = nn.BatchNorm(
             use_running_average=not train, momentum=0.99, epsilon=1e-3,
@@ -85,7 +88,9 @@ class Head(nn.Module):
       elif name == 'dropout':
         x = layers.Dropout(argument)(x, train=train)
     if self.num_classes:
-      x = nn.Dense(self.num_classes, dtype=self.dtype, name='logits')(x)
+      x = nn.Dense(
+          self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init,
+          name='logits')(x)
     return x.astype(jnp.float32)
 
 
