@@ -125,12 +125,16 @@ def test_max_pool(height, width, ties):
       ops.max_pool, _plain_pool, jnp.round(x) if ties else x)
 
 
-def test_max_pool_of_other_windows():
-  args = ((3, 3), (2, 2), 'SAME')
+@pytest.mark.parametrize('ties', [False, True])
+@pytest.mark.parametrize('args', [
+    ((3, 3), (2, 2), 'SAME'), ((3, 3), (2, 2), 'VALID'),
+    ((3, 2), (1, 3), 'VALID')])
+def test_max_pool_of_other_windows(args, ties):
+  x = _draw(2, 8, 7, 3)
   _assert_equal(
       lambda x: ops.max_pool(x, window=args[0], strides=args[1],
                              padding=args[2]),
-      lambda x: _plain_pool(x, *args), _draw(2, 7, 7, 3))
+      lambda x: _plain_pool(x, *args), jnp.round(x) if ties else x)
 
 
 @_few

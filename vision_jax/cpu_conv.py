@@ -31,7 +31,7 @@ def explicit_pads(x, kernel, strides, padding):
   return tuple(tuple(pair) for pair in padding)
 
 
-def _windows(x, size, strides):
+def windows(x, size, strides):
   """Lists the strided views of a padded [B, H, W, C], one a kernel entry."""
   height, width = (
       (n - k) // s + 1 for n, k, s in zip(x.shape[1:3], size, strides))
@@ -57,7 +57,7 @@ def pad(x, pads):
 def kernel_gradient(x, g, kernel, strides, pads):
   """Gradient of one chunk with respect to the kernel, in float32."""
   rows = jnp.concatenate(
-      _windows(pad(x, pads), kernel.shape[:2], strides), axis=-1)
+      windows(pad(x, pads), kernel.shape[:2], strides), axis=-1)
   rows = rows.reshape(-1, rows.shape[-1])
   g = g.reshape(-1, g.shape[-1])
   product = lambda a, b: lax.dot_general(
@@ -145,8 +145,8 @@ def space_to_depth(x, kernel, pads):
 def depthwise(x, kernel, strides, pads):
   """Sum of shifted products; kernel [h, w, 1, C]."""
   weights = kernel.reshape(-1, kernel.shape[-1])
-  windows = _windows(pad(x, pads), kernel.shape[:2], strides)
-  return sum(w * k for w, k in zip(windows, weights, strict=True))
+  views = windows(pad(x, pads), kernel.shape[:2], strides)
+  return sum(w * k for w, k in zip(views, weights, strict=True))
 
 
 def _depthwise_forward(x, kernel, strides, pads):
@@ -155,9 +155,9 @@ def _depthwise_forward(x, kernel, strides, pads):
 
 def _depthwise_backward(strides, pads, residuals, g):
   x, kernel = residuals
-  windows = _windows(pad(x, pads), kernel.shape[:2], strides)
+  views = windows(pad(x, pads), kernel.shape[:2], strides)
   dk = jnp.stack([
-      jnp.sum(w * g, (0, 1, 2), dtype=jnp.float32) for w in windows])
+      jnp.sum(w * g, (0, 1, 2), dtype=jnp.float32) for w in views])
   # The transpose is the same sum of shifts, of the dilated and padded g.
   margins = _margins(g, kernel, strides, pads, x.shape)
   g = lax.pad(g, jnp.zeros((), g.dtype), (
