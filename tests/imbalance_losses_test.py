@@ -120,8 +120,9 @@ def test_ldam(largest, scale):
 
 
 def test_deferred_weights_wait():
-  weights = lambda epoch: imbalance_losses.deferred_weights(
-      _COUNTS, jnp.int32(epoch), start=40, beta=0.9999)
+  weights = lambda epoch: imbalance_losses.deferred(
+      imbalance_losses.effective_weights(_COUNTS, beta=0.9999),
+      jnp.int32(epoch), start=40)
   assert np.all(weights(39) == 1)
   expected = (1 - 0.9999) / (1 - 0.9999 ** _COUNTS)
   np.testing.assert_allclose(

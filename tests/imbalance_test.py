@@ -96,8 +96,8 @@ def test_counts_add_up_and_follow_the_profile(mu, rho, total, classes):
 
 
 @pytest.mark.parametrize('options,message', [
-    (dict(mu=0.5, rho=15, total=100_000), 'config.data.total'),
-    (dict(mu=0.5, rho=200, total=320), 'config.data.ratio'),
+    (dict(mu=0.5, rho=15, total=100_000), 'imbalance.total'),
+    (dict(mu=0.5, rho=200, total=320), 'imbalance.ratio'),
     (dict(mu=1.0, rho=2, total=320), 'mu=1.0'),
     (dict(mu=0.5, rho=0.5, total=320), 'rho=0.5')])
 def test_impossible_requests_name_the_remedy(options, message):

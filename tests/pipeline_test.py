@@ -30,6 +30,9 @@ def test_description_equals_what_is_loaded(tmp_path):
   described = pipeline.describe(config)
   assert not (tmp_path / 'cache').exists()
   dataset = pipeline.load(config)
+  labels = described.pop('labels')
+  for name, rows in dataset.splits.items():
+    assert labels[name].tolist() == dataset.labels[rows].tolist()
   assert described == dict(
       class_names=dataset.class_names, input_shape=dataset.images.shape[1:],
       examples={name: len(rows) for name, rows in dataset.splits.items()})

@@ -30,6 +30,7 @@ def base() -> ml_collections.ConfigDict:
   config.model = _model()
   config.optimizer = _optimizer()
   config.train = _train()
+  config.loss = _loss()
   config.callbacks = _callbacks()
   config.checkpoint = ml_collections.ConfigDict(dict(
       every_epochs=1,  # A checkpoint every so many epochs; 0 = at the end.
@@ -73,6 +74,15 @@ def _data() -> ml_collections.ConfigDict:
       validation_fraction=0.15,  # Of the labelled training examples.
       label_fraction=1.0,  # Of the training pool; the rest is unlabelled.
       split_seed=0,  # Splits follow from it alone.
+      imbalance=ml_collections.ConfigDict(dict(
+          kind='none',  # step or long_tail: data/imbalance.py makes the splits.
+          ratio=1.0,  # Size of the largest class over the smallest.
+          minority_share=0.5,  # step: share of the classes in the minority.
+          total=320,  # Examples of the set where it is balanced.
+          fixed='total',  # What a ratio leaves alone: total or majority.
+          test='balanced',  # balanced, or own: as imbalanced as training.
+          test_per_class=10,  # Examples a class of the balanced test.
+      )),
       on_bad_file='skip',  # skip (reported by name) or refuse.
       duplicates='refuse',  # Exact copies across splits: refuse or warn.
       max_pixels=100_000_000,  # Larger images are bad files.
@@ -102,6 +112,7 @@ def _augment() -> ml_collections.ConfigDict:
       salt_pepper_pepper=0.0,  # Rate of black pixels.
       gaussian_noise=0.0,  # Standard deviation; images are in [0, 1].
       mixup_alpha=0.0,  # Beta parameter; 0 = off.
+      remix_kappa=0.0,  # mixup: a label so much rarer takes all; 0 = off.
       cutmix_alpha=0.0,
   ))
 
@@ -110,12 +121,15 @@ def _model() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
       name='unet',  # Family of the network.
       features=(64, 128, 256),  # unet: channels of its levels.
-      variant='plain',  # unet: plain or residual.
+      # unet: plain or residual; imbalance_cnn: plain or normalized.
+      variant='plain',
       dropout=0.3,  # unet: after each encoder level.
       skip='add',  # unet: add, concat or none.
       output='sigmoid',  # unet: sigmoid, tanh or linear.
       target='unit',  # Reconstruction target: unit [0, 1], signed [-1, 1].
-      input='signed',  # Network input: unit [0, 1] or signed [-1, 1].
+      # Network input: unit [0, 1], signed [-1, 1] or pixels [-127.5, 127.5].
+      input='signed',
+      conv3_padding=1,  # imbalance_cnn: of the third convolution, 1 or 2.
       head=('flatten', 'dense:512'),  # Layers before the logits.
       # Encoder weights: a run folder, or the config to pre-train them with
       # (configs/autoencoder.py:data=...); '' = random.
@@ -154,6 +168,27 @@ def _train() -> ml_collections.ConfigDict:
       max_steps=0,  # Stop early for a smoke test; 0 = off.
       cache_features=True,  # Run a wholly frozen encoder once.
       label_smoothing=0.0,
+      # Which examples an epoch visits: shuffled (each once), over, under,
+      # square_root, class_aware or progressive (data/samplers.py).
+      sampler='shuffled',
+      # What is done to the finished classifier's last layer: none, post_hoc,
+      # thresholds, tau_norm, crt, smote, ... (refine.py).
+      refine='none',
+  ))
+
+
+def _loss() -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(dict(
+      # cross_entropy, focal, ldam, logit_adjusted or balanced_softmax.
+      name='cross_entropy',
+      weights='none',  # Of classes: none, inverse or effective.
+      reduction='weights',  # Mean of weighted losses: examples or weights.
+      defer_epochs=0,  # Epochs before the class weights act.
+      beta=0.999,  # effective: nearer to 1 is nearer to inverse.
+      gamma=2.0,  # focal: its exponent.
+      margin=0.5,  # ldam: margin of the rarest class.
+      scale=1.0,  # ldam: factor of the logits; 30 suits cosines.
+      tau=1.0,  # logit_adjusted and refine=post_hoc: strength.
   ))
 
 

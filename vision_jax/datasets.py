@@ -17,10 +17,23 @@ _BUTTERFLIES = dict(
          'study 0 in the folders train, valid and test.',
 )
 
+_CALTECH101 = dict(
+    source='folders',
+    path='caltech101/101_ObjectCategories',
+    # Study 2's majority, then its minority, in the order of its tables.
+    classes=('airplanes', 'Faces', 'watch', 'Leopards', 'bonsai',
+             'water_lilly', 'strawberry', 'wild_cat', 'binocular',
+             'metronome'),
+    image_size=(227, 227),
+    channels=3,
+    hint='data.caltech.edu, Caltech-101: the folder 101_ObjectCategories.',
+)
+
 DATASETS = {
     'digits': dict(source='digits', image_size=(8, 8), channels=1),
     'procedural': dict(source='procedural', image_size=(32, 32), channels=3),
     'butterflies': _BUTTERFLIES,
+    'caltech101': _CALTECH101,
 }
 
 

@@ -102,15 +102,14 @@ def ldam(
   return losses.cross_entropy(scale * (logits - labels * margins), labels)
 
 
-def deferred_weights(
-    counts: np.ndarray, epoch: jax.Array, *, start: int, beta: float,
-) -> jax.Array:
-  """Weights of one before epoch `start`, then `effective_weights`.
+def deferred(
+    weights: np.ndarray, epoch: jax.Array, *, start: int) -> jax.Array:
+  """Returns class weights of one before epoch `start`, then `weights`.
 
   Source: deferred re-weighting, Cao et al., 2019, arXiv:1906.07413,
   algorithm 1.
   """
-  weights = jnp.asarray(effective_weights(counts, beta=beta), jnp.float32)
+  weights = jnp.asarray(weights, jnp.float32)
   return jnp.where(epoch < start, jnp.ones_like(weights), weights)
 
 

@@ -21,6 +21,7 @@ from vision_jax import features
 from vision_jax import guard as guard_lib
 from vision_jax import interrupt
 from vision_jax import pretraining
+from vision_jax import refine
 from vision_jax import results
 from vision_jax import runs
 from vision_jax import task as task_lib
@@ -64,7 +65,7 @@ def train(
   stores = features.make_stores(run, state)
   with checkpoint.open_manager(folder, config.checkpoint) as manager:
     state = fit(run, state, stores, manager=manager, folder=folder)
-  final = best_state(state, config)
+  final = refine.apply(run, best_state(state, config))
   checkpoint.export(folder, final.variables())
   eval_step = runs.make_eval_step(run, stores.evaluation)
   outputs = {
@@ -155,7 +156,8 @@ def _run_epoch(
   end = min((epoch + 1) * length, last)
   index = (batches.train_indices(
       members, config.train.batch_size, seed=config.seed, step=step,
-      remainder=config.train.remainder) for step in range(first, end))
+      remainder=config.train.remainder, visits=run.visits)
+           for step in range(first, end))
   for step, (inputs, mask) in enumerate(
       runs.stream(run, store, index), start=first):
     before = jax.tree.map(jnp.copy, state.params) if step == 0 else None

@@ -13,9 +13,7 @@ from vision_jax import interrupt
 from vision_jax import loop
 from vision_jax import prediction
 from vision_jax import runs
-from vision_jax import task as task_lib
 from vision_jax import writers
-from vision_jax.data import batches
 from vision_jax.data import pipeline
 from vision_jax.models import layers
 
@@ -86,12 +84,11 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns counts of parameters and examples; opens no image."""
   config = config_lib.replace(config, model__weights='')
   data = pipeline.describe(config.data)
-  count = config_lib.choose(
-      'train.split', config.train.split, data['examples'])
-  steps = batches.steps_per_epoch(
-      count, config.train.batch_size, remainder=config.train.remainder)
-  task = runs.make_task(config, task_lib.Info(
-      tuple(data['class_names']), tuple(data['input_shape']), steps))
+  labels = config_lib.choose(
+      'train.split', config.train.split, data['labels'])
+  info = runs.make_info(
+      config, data['class_names'], data['input_shape'], labels)
+  task = runs.make_task(config, info)
   state = jax.eval_shape(task.init, jax.random.key(0))
   counts = layers.count_parameters(
       state.params, state.batch_stats, task.trainable)
@@ -103,7 +100,7 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
       'input_shape': list(data['input_shape']),
       'classes': len(data['class_names']),
       'examples': data['examples'],
-      'steps_per_epoch': steps,
+      'steps_per_epoch': info.steps_per_epoch,
   }
 
 

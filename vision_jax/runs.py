@@ -6,7 +6,7 @@ Training lives in loop.py; evaluation and prediction need only this file.
 import functools
 import importlib
 import pathlib
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from vision_jax import task as task_lib
 from vision_jax.data import augment
 from vision_jax.data import batches
 from vision_jax.data import pipeline
+from vision_jax.data import samplers
 
 
 class Run(NamedTuple):
@@ -34,6 +35,7 @@ class Run(NamedTuple):
     info: What the task knows of the data.
     task: The task's functions.
     store: Where batches come from.
+    visits: (epoch) -> places among the training examples; None = each once.
     key: Root of all random numbers.
     shardings: (replicated, by example) over the devices used.
   """
@@ -42,6 +44,7 @@ class Run(NamedTuple):
   info: task_lib.Info
   task: task_lib.Task
   store: batches.Store
+  visits: Callable[[int], np.ndarray] | None
   key: jax.Array
   shardings: tuple[jax.sharding.NamedSharding, jax.sharding.NamedSharding]
 
@@ -83,20 +86,42 @@ def make_shardings(config: ml_collections.ConfigDict):
           jax.sharding.NamedSharding(mesh, spec('data')))
 
 
+def make_info(
+    config: ml_collections.ConfigDict, class_names, shape, labels,
+) -> task_lib.Info:
+  """Returns what a task knows of images [h, w, c] and training labels [n]."""
+  steps = batches.steps_per_epoch(
+      samplers.length(config.train.sampler, labels), config.train.batch_size,
+      remainder=config.train.remainder)
+  counts = np.bincount(labels, minlength=len(class_names))
+  return task_lib.Info(
+      tuple(class_names), tuple(shape), steps, tuple(counts.tolist()))
+
+
+def make_visits(
+    config: ml_collections.ConfigDict, labels: np.ndarray,
+) -> Callable[[int], np.ndarray] | None:
+  """Returns (epoch) -> places of the training examples that it visits."""
+  if config.train.sampler == 'shuffled':
+    return None
+  return functools.lru_cache(maxsize=2)(lambda epoch: samplers.order(
+      config.train.sampler, labels, seed=config.seed, epoch=epoch,
+      epochs=config.train.epochs))
+
+
 def build(config: ml_collections.ConfigDict) -> Run:
   """Loads the data, moves it to the devices and builds the task."""
   shardings = make_shardings(config)
   dataset = pipeline.load(config.data)
   members = config_lib.choose(
       'train.split', config.train.split, dataset.splits)
-  steps = batches.steps_per_epoch(
-      len(members), config.train.batch_size, remainder=config.train.remainder)
-  info = task_lib.Info(
-      dataset.class_names, tuple(dataset.images.shape[1:]), steps)
+  labels = dataset.labels[members]
+  info = make_info(
+      config, dataset.class_names, dataset.images.shape[1:], labels)
   return Run(
       config=config, dataset=dataset, info=info, task=make_task(config, info),
       store=batches.make_store(dataset, config.data, sharding=shardings[0]),
-      key=jax.random.key(config.seed), shardings=shardings)
+      visits=make_visits(config, labels), key=jax.random.key(config.seed), shardings=shardings)
 
 
 def replicate(run: Run, tree):

@@ -54,10 +54,12 @@ class Info(NamedTuple):
     class_names: Names in the order of the labels.
     input_shape: Height, width and channels of an image.
     steps_per_epoch: Training steps an epoch, at least 1.
+    class_counts: Training examples of each class; () where nothing trains.
   """
   class_names: tuple[str, ...]
   input_shape: tuple[int, int, int]
   steps_per_epoch: int
+  class_counts: tuple[int, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -97,6 +99,8 @@ class Task(NamedTuple):
       where it does not exist or has to run every step.
     table: (arrays) -> columns of a prediction table by name, each [n].
     report: (Outcome) -> entries of `result.json`; writes tables and figures.
+    embed: (state, batch) -> features [B, d] that the last layer takes, or None
+      where the task has no last layer to refine.
   """
   init: Callable[[Key], TrainState]
   train_step: Callable[[TrainState, Batch, Key], tuple[TrainState, Any]]
@@ -107,6 +111,7 @@ class Task(NamedTuple):
   encode: Callable[[TrainState, Batch], jax.Array] | None
   table: Callable[[dict[str, np.ndarray]], dict[str, Any]]
   report: Callable[[Outcome], dict[str, Any]]
+  embed: Callable[[TrainState, Batch], jax.Array] | None = None
 
 
 def create_state(

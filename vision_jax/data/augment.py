@@ -107,8 +107,8 @@ def mix(
     num_classes: width of `target`.
 
   Returns:
-    The batch, unless both are off with a new `image` and with `target` float32
-    [B, num_classes], rows adding up to one.
+    The batch; unless both are off, with a new `image` and with `target` [B,
+    num_classes]: `share` [B] of the own label, the rest of row `partner`'s.
   """
   _check(config)
   order_key, coin_key, mixup_key, cutmix_key = jax.random.split(key, 4)
@@ -124,10 +124,11 @@ def mix(
   coin = jax.random.bernoulli(coin_key, shape=(len(images), 1, 1, 1))
   weight = jnp.where(coin, weights[0], weights[-1])
   partner = _partners(order_key, batch['mask'])
-  own = weight.mean(axis=(1, 2))
+  own = weight.mean(axis=(1, 2, 3))[:, None]
   return batch | {
       'image': weight * images + (1 - weight) * images[partner],
       'target': own * one_hot + (1 - own) * one_hot[partner],
+      'share': own[:, 0], 'partner': partner,
   }
 
 

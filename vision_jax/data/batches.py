@@ -56,7 +56,8 @@ def steps_per_epoch(n: int, batch_size: int, remainder: str) -> int:
 
 
 def train_indices(
-    members: np.ndarray, batch_size: int, seed: int, step: int, remainder: str
+    members: np.ndarray, batch_size: int, seed: int, step: int, remainder: str,
+    visits: Callable[[int], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The rows of one training batch, a pure function of its arguments.
 
@@ -70,15 +71,18 @@ def train_indices(
     seed: Any non-negative integer.
     step: Number of batches before this one, over all epochs.
     remainder: 'pad' or 'drop', as in `steps_per_epoch`.
+    visits: Maps an epoch to the places among the members that it visits, in
+      order and of constant number; None visits each member once.
 
   Returns:
     rows int32 [B] and mask float32 [B], 0 for repeated rows.
   """
-  n = len(members)
+  n = len(members) if visits is None else len(visits(0))
   epoch, index = divmod(step, steps_per_epoch(n, batch_size, remainder))
   places = index * batch_size + np.arange(batch_size)
-  shuffle = _epoch_order(n, seed=seed, epoch=epoch)
-  return _pick(np.asarray(members)[shuffle], places)
+  chosen = (_epoch_order(n, seed=seed, epoch=epoch) if visits is None
+            else visits(epoch))
+  return _pick(np.asarray(members)[chosen], places)
 
 
 def eval_batches(members: np.ndarray, batch_size: int

@@ -47,7 +47,7 @@ def step_profile(classes: int, *, mu: float, rho: float) -> np.ndarray:
   if not 0 <= mu < 1 or rho < 1:
     raise errors.DataError(
         f'Step imbalance needs 0 <= mu < 1 and rho >= 1, not mu={mu} and '
-        f'rho={rho} (config.data.minority_share, config.data.ratio).')
+        f'rho={rho} (config.data.imbalance.minority_share, config.data.imbalance.ratio).')
   minority = int(np.floor(mu * classes + 0.5))
   return np.r_[np.ones(classes - minority), np.full(minority, 1 / rho)]
 
@@ -62,7 +62,7 @@ def long_tail_profile(classes: int, *, rho: float) -> np.ndarray:
   """
   if rho < 1:
     raise errors.DataError(
-        f'Long-tail imbalance needs config.data.ratio >= 1, not {rho}.')
+        f'Long-tail imbalance needs config.data.imbalance.ratio >= 1, not {rho}.')
   return rho ** -np.linspace(0, 1, classes)
 
 
@@ -91,7 +91,7 @@ def class_counts(
   if sizes.min() < 1:
     raise errors.DataError(
         f'{total} examples leave none for the smallest of {len(profile)} '
-        'classes; raise config.data.total or lower config.data.ratio.')
+        'classes; raise config.data.imbalance.total or lower config.data.imbalance.ratio.')
   return sizes
 
 
@@ -122,7 +122,7 @@ def draw(
       raise errors.DataError(
           f'Class {label} has {len(members)} examples, but {size} are to be '
           f'drawn ({cut} to train on) beside {test_per_class} of the balanced '
-          'test; lower config.data.total or config.data.test_per_class.')
+          'test; lower config.data.imbalance.total or config.data.imbalance.test_per_class.')
     train.append(members[:cut])
     own.append(members[cut:size])
     balanced.append(members[len(members) - test_per_class:])
@@ -160,19 +160,18 @@ def long_tail(
               test_per_class=test_per_class)
 
 
-def from_config(labels: np.ndarray, config_data) -> Sets:
-  """Draws the sets that config.data describes.
+def from_config(labels: np.ndarray, node, *, seed: int) -> Sets:
+  """Draws the sets that the node config.data.imbalance describes.
 
   Raises:
     errors.DataError: A field is out of its range.
   """
-  errors.check_choice('imbalance', config_data.imbalance, allowed=KINDS)
+  errors.check_choice('imbalance.kind', node.kind, allowed=KINDS)
   options = dict(
-      rho=config_data.ratio, total=config_data.total,
-      seed=config_data.split_seed, fixed=config_data.fixed,
-      test_per_class=config_data.test_per_class)
-  if config_data.imbalance == 'step':
-    return step(labels, mu=config_data.minority_share, **options)
+      rho=node.ratio, total=node.total, seed=seed, fixed=node.fixed,
+      test_per_class=node.test_per_class)
+  if node.kind == 'step':
+    return step(labels, mu=node.minority_share, **options)
   return long_tail(labels, **options)
 
 
@@ -180,22 +179,24 @@ def make(source, config_data) -> dict[str, np.ndarray]:
   """Divides a source as `splits.make` does, into the sets of config.data.
 
   'test' is the balanced test and 'validation' what it leaves of the set's own
-  test. With config.data.test 'own', 'test' is the set's own test, as in the
-  study, and there is no validation. 'unlabelled' is the rest.
+  test. With config.data.imbalance.test 'own', 'test' is the set's own test, as
+  in the study, and there is no validation. 'unlabelled' is the rest.
 
   Raises:
     errors.DataError: The source has splits or groups of its own.
   """
+  node = config_data.imbalance
   if np.any(source.splits != '') or (
       len(np.unique(source.groups)) < len(source.groups)):
     raise errors.DataError(
         'config.data.imbalance draws single examples from one pool; this data '
-        'has splits or groups. Set config.data.imbalance="none", or name a '
-        'folder without splits and clear config.data.group_pattern.')
-  errors.check_choice('test', config_data.test, allowed=('balanced', 'own'))
-  sets = from_config(source.labels, config_data)
+        'has splits or groups. Set config.data.imbalance.kind="none", or name '
+        'a folder without splits and clear config.data.group_pattern.')
+  errors.check_choice(
+      'imbalance.test', node.test, allowed=('balanced', 'own'))
+  sets = from_config(source.labels, node, seed=config_data.split_seed)
   test, validation = sets.own_test, np.zeros(0, np.int64)
-  if config_data.test == 'balanced':
+  if node.test == 'balanced':
     test = sets.balanced_test
     validation = np.setdiff1d(sets.own_test, test)
   used = np.concatenate([sets.train, validation, test])

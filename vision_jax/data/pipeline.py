@@ -72,15 +72,16 @@ def describe(config_data) -> dict:
   """Says what `load` would give, without opening an image.
 
   Returns:
-    class_names, input_shape (h, w, c) and examples, a count for each split.
-    Files that turn out to be bad are still counted.
+    class_names, input_shape (h, w, c), examples, a count for each split, and
+    labels, those of each split. Files that turn out to be bad still count.
   """
   source = sources.load(config_data)
   parts = splits_lib.make(source, config_data)
   return dict(
       class_names=source.class_names,
       input_shape=(*config_data.image_size, config_data.channels),
-      examples={name: len(rows) for name, rows in parts.items()})
+      examples={name: len(rows) for name, rows in parts.items()},
+      labels={name: source.labels[rows] for name, rows in parts.items()})
 
 
 def write_manifest(dataset: Dataset, path) -> str:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from vision_jax.data import errors
+from vision_jax.data import imbalance
 
 NAMES = ('train', 'validation', 'test', 'unlabelled')
 # Keeps 0.1 * 2550 from falling to 254 by rounding of floats.
@@ -86,7 +87,7 @@ def make(source, config_data) -> dict[str, np.ndarray]:
   Test is the source's own, or `test_fraction` of what is not its validation
   split. `label_fraction` of the remaining training pool is labelled, the rest
   unlabelled. `validation_fraction` of the labelled examples joins the source's
-  own validation split.
+  own validation split. With config.data.imbalance, `imbalance.make` divides.
 
   Args:
     source: A `sources.Source`; its ids, labels, groups, splits are read.
@@ -98,6 +99,10 @@ def make(source, config_data) -> dict[str, np.ndarray]:
   Raises:
     errors.DataError: A class has no example left to train on.
   """
+  if config_data.imbalance.kind != 'none':
+    parts = imbalance.make(source, config_data)
+    _check(source, parts)
+    return parts
   labels, groups, seed = source.labels, source.groups, config_data.split_seed
   pool = np.flatnonzero(~np.isin(source.splits, ('test', 'validation')))
   validation = np.flatnonzero(source.splits == 'validation')

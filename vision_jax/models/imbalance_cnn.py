@@ -60,8 +60,8 @@ class Encoder(nn.Module):
 def make(
     num_classes: int,
     *,
+    head: tuple[str, ...] = ('flatten', 'dense:512'),
     batch_norm: bool = False,
-    dropout: float = 0.0,
     conv3_padding: int = 1,
     dtype: Any = jnp.float32,
 ) -> heads.Classifier:
@@ -72,13 +72,11 @@ def make(
 
   Args:
     num_classes: number of classes; 0 ends at the 512 features before them.
+    head: see `heads.Head`; the regularised rung adds 'dropout:0.5'.
     batch_norm: whether each convolution is normalised (704 more parameters).
-    dropout: rate between the two dense layers.
     conv3_padding: see `Encoder`.
     dtype: type of the computation.
   """
   return heads.Classifier(
       Encoder(batch_norm, conv3_padding, dtype),
-      heads.Head(
-          num_classes, ('flatten', 'dense:512', f'dropout:{dropout}'), dtype,
-          kernel_init=_INIT))
+      heads.Head(num_classes, head, dtype, kernel_init=_INIT))

@@ -24,4 +24,7 @@ class Range(NamedTuple):
 RANGES = {
     'unit': Range((0.0, 1.0), lambda x: x, lambda x: x),
     'signed': Range((-1.0, 1.0), lambda x: 2 * x - 1, lambda x: (x + 1) / 2),
+    # Of byte size and centred, as weights of deviation .01 need it.
+    'pixels': Range(
+        (-127.5, 127.5), lambda x: 255 * x - 127.5, lambda x: x / 255 + 0.5),
 }

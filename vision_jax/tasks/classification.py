@@ -10,10 +10,12 @@ from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import losses
 from vision_jax import metrics
+from vision_jax import objectives
 from vision_jax import optim
 from vision_jax import task as task_lib
 from vision_jax.analysis import reports
 from vision_jax.models import heads
+from vision_jax.models import imbalance_cnn
 from vision_jax.models import inputs
 from vision_jax.models import unet
 
@@ -22,12 +24,16 @@ def make_model(
     config: ml_collections.ConfigDict, num_classes: int) -> heads.Classifier:
   """Returns the classifier that the node `config.model` describes."""
   dtype = jnp.dtype(config.dtype)
-  encoder = config_lib.choose('model.name', config.name, {
-      'unet': functools.partial(
-          unet.Encoder, tuple(config.features), config.dropout,
-          config.variant, dtype),
+  return config_lib.choose('model.name', config.name, {
+      'unet': lambda: heads.Classifier(
+          unet.Encoder(tuple(config.features), config.dropout, config.variant,
+                       dtype),
+          heads.Head(num_classes, config.head, dtype)),
+      'imbalance_cnn': lambda: imbalance_cnn.make(
+          num_classes, head=config.head, conv3_padding=config.conv3_padding,
+          batch_norm=config_lib.choose('model.variant', config.variant, {
+              'plain': False, 'normalized': True}), dtype=dtype),
   })()
-  return heads.Classifier(encoder, heads.Head(num_classes, config.head, dtype))
 
 
 def make(
@@ -53,6 +59,7 @@ def make(
   frozen = (config.model.frozen_mode == 'eval'
             and not any(jax.tree.leaves(trainable['encoder'])))
   sums = metrics.averages('loss', 'accuracy')
+  objective = objectives.make(config, info)
 
   def init(key):
     variables = jax.jit(random_variables)(key)
@@ -71,23 +78,15 @@ def make(
     return model.apply(variables, prepare(batch['image']), train=train,
                        encoder_train=train and not frozen, **options)
 
-  def outputs_of(logits, batch):
-    target = batch['target'] if 'target' in batch else batch['label']
-    return {
-        'loss': losses.cross_entropy(
-            logits, target, smoothing=config.train.label_smoothing),
-        'accuracy': (logits.argmax(-1) == batch['label']).astype(jnp.float32),
-    }
-
   def train_step(state, batch, key):
     def loss_of(params):
       params = optim.stop_frozen(params, trainable)
       logits, updated = logits_of(
           {'params': params, 'batch_stats': state.batch_stats}, batch,
           train=True, rngs={'dropout': key}, mutable=['batch_stats'])
-      outputs = outputs_of(logits, batch)
-      loss = losses.masked_mean(outputs['loss'], batch['mask'])
-      return loss, (outputs, updated)
+      total, each = objective(logits, batch, state.step)
+      right = (logits.argmax(-1) == batch['label']).astype(jnp.float32)
+      return total, ({'loss': each, 'accuracy': right}, updated)
     grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
     state = task_lib.apply_gradients(
         state, grads, optimizer,
@@ -108,6 +107,11 @@ def make(
         state.variables(), prepare(batch['image']), train=False,
         method='encode')
 
+  def embed(state, batch):
+    headless = make_model(config.model, 0)
+    return headless.apply(
+        state.variables(), prepare(batch['image']), train=False)
+
   def summarize(outputs):
     return metrics.classification(
         outputs['label'], outputs['probabilities'], losses=outputs['loss'])
@@ -121,7 +125,7 @@ def make(
   return task_lib.Task(
       init=init, train_step=train_step, train_sums=sums, eval_step=eval_step,
       summarize=summarize, trainable=trainable,
-      encode=encode if frozen else None, table=table,
+      encode=encode if frozen else None, embed=embed, table=table,
       report=functools.partial(
           reports.classification, class_names=names, table=table,
           with_figures=config.report.figures, with_guard=config.report.guard))
