@@ -6,8 +6,8 @@
         --config.data.root=../shared/data
 
 Arguments: data=digits|procedural|butterflies, skip=add|concat|none,
-protocol=sound|published|modern, pretrain=all_train|unlabelled_only and
-fraction (of labelled images, which unlabelled_only leaves out).
+protocol=sound|published|modern, epochs, pretrain=all_train|unlabelled_only
+and fraction (of labelled images, which unlabelled_only leaves out).
 """
 
 from vision_jax import config as config_lib
@@ -19,7 +19,7 @@ def get_config(arg=None):
   args = config_lib.parse(
       arg, data=tuple(datasets.DATASETS), skip=('add', 'concat', 'none'),
       protocol=config_lib.PROTOCOLS,
-      pretrain=('all_train', 'unlabelled_only'), fraction=1.0)
+      pretrain=('all_train', 'unlabelled_only'), fraction=1.0, epochs=30)
   config = config_lib.base()
   config.name = f'autoencoder-{args.data}-{args.protocol}'
   config.task = 'reconstruction'
@@ -27,7 +27,7 @@ def get_config(arg=None):
   datasets.use(config, args.data)
   config.model.skip = args.skip
   config.optimizer.learning_rate = 5e-4
-  config.train.epochs = 30
+  config.train.epochs = args.epochs
   config.callbacks.patience = 7
   if args.pretrain == 'unlabelled_only':
     config.train.split = 'unlabelled'

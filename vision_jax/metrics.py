@@ -191,6 +191,23 @@ def confusion(
   return matrix
 
 
+def from_confusion(matrix: np.ndarray) -> dict[str, float]:
+  """Returns balanced accuracy and macro F1 over the classes that occur.
+
+  The same numbers as `classification` gives, fast enough for a bootstrap.
+
+  Args:
+    matrix: int [classes, classes] of `confusion`.
+  """
+  hits, truth, guesses = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+  seen = truth > 0
+  used = seen | (guesses > 0)
+  return {
+      'balanced_accuracy': float((hits[seen] / truth[seen]).mean()),
+      'macro_f1': float((2 * hits[used] / (truth + guesses)[used]).mean()),
+  }
+
+
 def per_class(
     labels: np.ndarray, predicted: np.ndarray, class_names: list[str]
 ) -> list[dict[str, Any]]:

@@ -65,22 +65,11 @@ def intervals(
   result = {'accuracy': list(stats.wilson(correct, len(labels)))}
   for name in ('balanced_accuracy', 'macro_f1'):
     interval = stats.bootstrap(
-        lambda y, p, name=name: _from_confusion(
+        lambda y, p, name=name: metrics.from_confusion(
             metrics.confusion(y, p, classes))[name],
         (labels, predicted), strata=labels)
     result[name] = [interval.low, interval.high]
   return result
-
-
-def _from_confusion(matrix: np.ndarray) -> dict[str, float]:
-  """Balanced accuracy and macro F1 over the classes that occur."""
-  hits, truth, guesses = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
-  seen = truth > 0
-  used = seen | (guesses > 0)
-  return {
-      'balanced_accuracy': float((hits[seen] / truth[seen]).mean()),
-      'macro_f1': float((2 * hits[used] / (truth + guesses)[used]).mean()),
-  }
 
 
 def prediction_rows(

@@ -1,0 +1,1 @@
+"""One script a study: runs from configs, reports from result files."""
