@@ -54,10 +54,10 @@ def pad(x, pads):
   return jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
 
-def kernel_gradient(x, g, kernel, strides, pads):
+def kernel_gradient(x, g, kernel, pads):
   """Gradient of one chunk with respect to the kernel, in float32."""
   rows = jnp.concatenate(
-      windows(pad(x, pads), kernel.shape[:2], strides), axis=-1)
+      windows(pad(x, pads), kernel.shape[:2], (1, 1)), axis=-1)
   rows = rows.reshape(-1, rows.shape[-1])
   g = g.reshape(-1, g.shape[-1])
   product = lambda a, b: lax.dot_general(
@@ -78,72 +78,52 @@ def _margins(g, kernel, strides, pads, shape):
   return margins
 
 
-def input_gradient(g, kernel, strides, pads, shape):
+def input_gradient(g, kernel, pads, shape):
   """Gradient of the convolution with respect to its input of `shape`.
 
   As a convolution with an explicitly turned kernel: the transposed form that
   `lax` derives leaves the fast path inside a scan (84 ms against 13 ms).
   """
   turned = kernel[::-1, ::-1].swapaxes(2, 3)
-  margins = _margins(g, kernel, strides, pads, shape)
-  return lax.conv_general_dilated(
-      g, turned, (1, 1), margins, lhs_dilation=strides,
-      dimension_numbers=_DIMENSIONS)
+  return plain(
+      g, turned, (1, 1), _margins(g, kernel, (1, 1), pads, shape))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def dense(x, kernel, strides, pads):
-  """Convolution over all channels.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dense(x, kernel, pads):
+  """Convolution over all channels with step 1.
 
   The gradient of the kernel is a product of gathered rows, chunk by chunk:
   15 ms against 57 ms for 16x128x128, 3 -> 64; 86 ms against 389 ms for
   16x64x64, 64 -> 128.
   """
-  return plain(x, kernel, strides, pads)
+  return plain(x, kernel, (1, 1), pads)
 
 
-def _dense_forward(x, kernel, strides, pads):
-  return dense(x, kernel, strides, pads), (x, kernel)
+def _dense_forward(x, kernel, pads):
+  return dense(x, kernel, pads), (x, kernel)
 
 
-def _dense_backward(strides, pads, residuals, g):
+def _dense_backward(pads, residuals, g):
   x, kernel = residuals
   add = lambda total, chunk: (
-      total + kernel_gradient(*chunk, kernel, strides, pads), None)
+      total + kernel_gradient(*chunk, kernel, pads), None)
   pixels = g.shape[1] * g.shape[2]
   total, _ = lax.scan(
       add, jnp.zeros(kernel.shape, jnp.float32), chunks(pixels, x, g))
-  dx = input_gradient(g, kernel, strides, pads, x.shape)
+  dx = input_gradient(g, kernel, pads, x.shape)
   return dx, total.astype(kernel.dtype)
 
 
 dense.defvjp(_dense_forward, _dense_backward)
 
 
-def space_to_depth(x, kernel, pads):
-  """Stride 2 as stride 1 on blocks of 2x2 pixels."""
-  size = [n + n % 2 for n in kernel.shape[:2]]
-  out = [(x.shape[i + 1] + sum(pads[i]) - kernel.shape[i]) // 2 + 1
-         for i in (0, 1)]
-  ends = [2 * (out[i] - 1) + size[i] - x.shape[i + 1] - pads[i][0]
-          for i in (0, 1)]
-  x = lax.pad(x, jnp.zeros((), x.dtype), (
-      (0, 0, 0), *((pads[i][0], ends[i], 0) for i in (0, 1)), (0, 0, 0)))
-  batch, height, width, channels = x.shape
-  x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5).reshape(*x.shape[:2], width // 2, -1)
-  kernel = jnp.pad(
-      kernel, (*((0, size[i] - kernel.shape[i]) for i in (0, 1)),
-               (0, 0), (0, 0)))
-  kernel = kernel.reshape(size[0] // 2, 2, size[1] // 2, 2, channels, -1)
-  kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(
-      size[0] // 2, size[1] // 2, 4 * channels, -1)
-  return dense(x, kernel, (1, 1), ((0, 0), (0, 0)))
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def depthwise(x, kernel, strides, pads):
-  """Sum of shifted products; kernel [h, w, 1, C]."""
+  """Each channel by itself, a sum of shifted products; kernel [h, w, 1, C].
+
+  For 16x112x112x32, 3x3: 7 ms against 174 ms, gradients 42 ms against 290 ms.
+  """
   weights = kernel.reshape(-1, kernel.shape[-1])
   views = windows(pad(x, pads), kernel.shape[:2], strides)
   return sum(w * k for w, k in zip(views, weights, strict=True))

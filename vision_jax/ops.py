@@ -27,8 +27,9 @@ def _reformulate() -> bool:
 def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
   """Convolves [B, H, W, C] with a kernel [h, w, C / groups, features].
 
-  On a CPU: see `cpu_conv.dense`; a depthwise one is a sum of shifted products;
-  step 2 on few channels is step 1 on blocks of 2x2 pixels.
+  On a CPU: see `cpu_conv.dense` and `cpu_conv.depthwise`. Larger steps stay
+  plain: with `allocator.keep_freed_memory`, neither gathered rows nor blocks of
+  2x2 pixels (space to depth) made a stem of 7x7 or 3x3 in steps of 2 faster.
 
   Args:
     x: [B, H, W, C].
@@ -46,11 +47,9 @@ def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
   pads = cpu_conv.explicit_pads(x, kernel, strides, padding)
   if groups == x.shape[-1] == kernel.shape[-1]:
     return cpu_conv.depthwise(x, kernel, strides, pads)
-  if groups > 1:
-    return cpu_conv.plain(x, kernel, strides, pads, groups)
-  if strides == (2, 2) and x.shape[-1] <= 4 and min(kernel.shape[:2]) > 1:
-    return cpu_conv.space_to_depth(x, kernel, pads)
-  return cpu_conv.dense(x, kernel, strides, pads)
+  if groups == 1 and strides == (1, 1):
+    return cpu_conv.dense(x, kernel, pads)
+  return cpu_conv.plain(x, kernel, strides, pads, groups)
 
 
 def conv_transpose(x, kernel, *, strides, padding='SAME'):
@@ -185,8 +184,8 @@ def _conv_pool_backward(pads, residuals, g):
   def add(total, chunk):
     x, index, g = chunk
     g = _unpool(index, g, (None, *size))
-    dx = cpu_conv.input_gradient(g, kernel, (1, 1), pads, x.shape)
-    return total + cpu_conv.kernel_gradient(x, g, kernel, (1, 1), pads), dx
+    dx = cpu_conv.input_gradient(g, kernel, pads, x.shape)
+    return total + cpu_conv.kernel_gradient(x, g, kernel, pads), dx
 
   total, dx = lax.scan(
       add, jnp.zeros(kernel.shape, jnp.float32),
