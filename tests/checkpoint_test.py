@@ -14,7 +14,7 @@ PARAMS = {'encoder': {'a': jnp.zeros((2, 3)), 'b': jnp.zeros(3)},
 
 def export(tmp_path, params):
   checkpoint.export(tmp_path, {'params': params, 'batch_stats': {}})
-  return checkpoint.load_weights(tmp_path)
+  return checkpoint.load_weights(tmp_path)['params']
 
 
 def test_only_the_module_is_taken(tmp_path):

@@ -103,19 +103,18 @@ def transfer(params: Any, weights: Any, *, module: str, source: str) -> Any:
 
   Args:
     params: Parameter tree with a top-level `module`.
-    weights: From `load_weights`.
+    weights: The same collection of `load_weights`.
     module: Name of the subtree.
     source: Where `weights` came from, for the message.
 
   Raises:
     ConfigError: If a leaf is missing, extra or misshapen; it lists them all.
   """
-  donor = weights['params']
-  if module not in donor:
+  if module not in weights:
     raise config_lib.ConfigError(
-        f'{source} has no module {module!r}, only {", ".join(donor)}.')
+        f'{source} has no module {module!r}, only {", ".join(weights)}.')
   return {**params, module: match(
-      params[module], donor[module], source=f'{source}, {module}')}
+      params[module], weights[module], source=f'{source}, {module}')}
 
 
 def match(template: Any, donor: Any, *, source: str) -> Any:

@@ -61,8 +61,6 @@ def _folder(config) -> pathlib.Path:
 
 def _run(config) -> None:
   from vision_jax import modes
-  if config.runtime.compilation_cache:
-    modes.enable_compilation_cache()
   if _MODE.value == 'describe':
     print(json.dumps(modes.describe(config), indent=2))
     return

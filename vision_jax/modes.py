@@ -1,7 +1,6 @@
 """What the entry point can do with a config: one function a mode."""
 
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -16,15 +15,6 @@ from vision_jax import runs
 from vision_jax import writers
 from vision_jax.data import pipeline
 from vision_jax.models import layers
-
-
-def enable_compilation_cache() -> None:
-  """Keeps compiled programs in the user's cache folder between runs."""
-  root = pathlib.Path(
-      os.environ['XDG_CACHE_HOME'] if 'XDG_CACHE_HOME' in os.environ
-      else pathlib.Path.home() / '.cache')
-  jax.config.update('jax_compilation_cache_dir', str(
-      root / 'vision_jax' / 'xla'))
 
 
 def train(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:

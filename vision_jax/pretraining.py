@@ -25,8 +25,8 @@ def config_of(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   path, _, arg = config.model.weights.partition(':')
   if not pathlib.Path(path).is_file():
     raise config_lib.ConfigError(
-        f'config.model.weights={config.model.weights!r} is neither a run '
-        'folder nor a config file.')
+        f'config.model.weights={config.model.weights!r}: there is no config '
+        f'file {path}.')
   spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -66,12 +66,13 @@ def resolve(
     train: (config, folder) -> result, called where the run is not finished.
     root: Folder of the pre-trained runs.
   """
-  weights = config.model.weights
-  if not weights or (pathlib.Path(weights) / 'weights').is_dir():
+  # Run folders, weight files and 'published' are there already, or are the
+  # encoder's to find.
+  if '.py' not in config.model.weights.partition(':')[0]:
     return config
   needed = config_of(config)
   folder = folder_of(needed, root)
   if not (folder / 'result.json').is_file():
-    print(f'Pre-training {weights} in {folder}')
+    print(f'Pre-training {config.model.weights} in {folder}')
     train(needed, folder)
   return config_lib.replace(config, model__weights=str(folder))

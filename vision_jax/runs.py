@@ -19,6 +19,7 @@ from vision_jax import config as config_lib
 from vision_jax import guard as guard_lib
 from vision_jax import metrics
 from vision_jax import published
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.data import augment
 from vision_jax.data import batches
@@ -111,6 +112,7 @@ def make_visits(
 
 def build(config: ml_collections.ConfigDict) -> Run:
   """Loads the data, moves it to the devices and builds the task."""
+  runtime.apply(config.runtime)
   shardings = make_shardings(config)
   dataset = pipeline.load(config.data)
   members = config_lib.choose(
@@ -121,7 +123,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
   return Run(
       config=config, dataset=dataset, info=info, task=make_task(config, info),
       store=batches.make_store(dataset, config.data, sharding=shardings[0]),
-      visits=make_visits(config, labels), key=jax.random.key(config.seed), shardings=shardings)
+      visits=make_visits(config, labels), key=jax.random.key(config.seed),
+      shardings=shardings)
 
 
 def replicate(run: Run, tree):
@@ -148,26 +151,34 @@ def augment_images(run: Run, batch: task_lib.Batch, view) -> jax.Array:
   return augment.apply(run.config.augment, batch['image'], batch['id'], key)
 
 
+def update(run: Run, store: batches.Store, state, arrays, inputs, mask, view):
+  """Returns the next state and the sums of one training batch; pure.
+
+  The key of `run` may be traced, as it is where several seeds train together.
+  """
+  batch = store.gather(arrays, inputs) | {'mask': mask}
+  root = jax.random.fold_in(run.key, 1)
+  task_key, mix_key = jax.random.split(jax.random.fold_in(root, state.step))
+  if 'image' in batch:
+    batch['image'] = augment_images(run, batch, view)
+    batch = augment.mix(run.config.augment, mix_key, batch,
+                        len(run.dataset.class_names))
+  return run.task.train_step(state, batch, task_key)
+
+
 def make_train_step(run: Run, store: batches.Store):
   """Returns the jitted training step.
 
   It maps (state, sums, guard, arrays, inputs, mask, view) to the next (state,
   sums, guard), whose buffers it reuses. `view` numbers the augmentation.
   """
-  config, classes = run.config, len(run.dataset.class_names)
-  root = jax.random.fold_in(run.key, 1)
-
   @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
   def step(state, sums, guard, arrays, inputs, mask, view):
-    batch = store.gather(arrays, inputs) | {'mask': mask}
-    task_key, mix_key = jax.random.split(jax.random.fold_in(root, state.step))
-    if 'image' in batch:
-      batch['image'] = augment_images(run, batch, view)
-      batch = augment.mix(config.augment, mix_key, batch, classes)
-    state, update = run.task.train_step(state, batch, task_key)
+    state, batch_sums = update(
+        run, store, state, arrays, inputs, mask, view)
     guard = guard_lib.update(
-        guard, state.params, update.compute(), step=state.step)
-    return state, sums.merge(update), guard
+        guard, state.params, batch_sums.compute(), step=state.step)
+    return state, sums.merge(batch_sums), guard
   return step
 
 

@@ -94,6 +94,23 @@ class Head(nn.Module):
     return x.astype(jnp.float32)
 
 
+class Pooled(nn.Module):
+  """A backbone as an encoder: one of its maps, or its own pooled features.
+
+  Attributes:
+    backbone: module of `models/backbones.py` without classes.
+    level: the map to return, [B, h, w, C]; '' for the pooled features, shaped
+      [B, 1, 1, D] so that a pooling head takes them as they are.
+  """
+  backbone: nn.Module
+  level: str = ''
+
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    if self.level:
+      return self.backbone.features(x, train=train, levels=(self.level,))[0]
+    return self.backbone(x, train=train)[:, None, None, :]
+
+
 class Classifier(nn.Module):
   """An encoder followed by a head; logits [B, num_classes] of [B, H, W, C].
 

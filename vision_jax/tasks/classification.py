@@ -6,34 +6,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vision_jax import checkpoint
-from vision_jax import config as config_lib
+from vision_jax import classifiers
 from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import objectives
 from vision_jax import optim
 from vision_jax import task as task_lib
 from vision_jax.analysis import reports
-from vision_jax.models import heads
-from vision_jax.models import imbalance_cnn
-from vision_jax.models import inputs
-from vision_jax.models import unet
-
-
-def make_model(
-    config: ml_collections.ConfigDict, num_classes: int) -> heads.Classifier:
-  """Returns the classifier that the node `config.model` describes."""
-  dtype = jnp.dtype(config.dtype)
-  return config_lib.choose('model.name', config.name, {
-      'unet': lambda: heads.Classifier(
-          unet.Encoder(tuple(config.features), config.dropout, config.variant,
-                       dtype),
-          heads.Head(num_classes, config.head, dtype)),
-      'imbalance_cnn': lambda: imbalance_cnn.make(
-          num_classes, head=config.head, conv3_padding=config.conv3_padding,
-          batch_norm=config_lib.choose('model.variant', config.variant, {
-              'plain': False, 'normalized': True}), dtype=dtype),
-  })()
 
 
 def make(
@@ -47,8 +26,7 @@ def make(
     ConfigError: If the encoder's weights do not fit, or a field is wrong.
   """
   names = info.class_names
-  model = make_model(config.model, len(names))
-  prepare = config_lib.choose('model.input', config.model.input, inputs.RANGES)
+  model, prepare, _, load = classifiers.make(config.model, len(names))
   blank = jnp.zeros((1, *info.input_shape))
   random_variables = lambda key: model.init(key, blank, train=False)
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
@@ -62,13 +40,8 @@ def make(
   objective = objectives.make(config, info)
 
   def init(key):
-    variables = jax.jit(random_variables)(key)
-    if config.model.weights:
-      variables['params'] = checkpoint.transfer(
-          variables['params'], checkpoint.load_weights(config.model.weights),
-          module='encoder', source=config.model.weights)
     return task_lib.create_state(
-        variables, optimizer, keep_ema=config.optimizer.ema_decay > 0,
+        load(jax.jit(random_variables)(key)), optimizer, keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 
   def logits_of(variables, batch, *, train, **options):
@@ -108,7 +81,7 @@ def make(
         method='encode')
 
   def embed(state, batch):
-    headless = make_model(config.model, 0)
+    headless = classifiers.make(config.model, 0).module
     return headless.apply(
         state.variables(), prepare(batch['image']), train=False)
 

@@ -1,0 +1,119 @@
+"""From the node `config.model` to a classifier, its inputs and its weights.
+
+An encoder comes whole: architecture, the preparation that its input needs,
+and a door for its weights. What is done with it is the task's business.
+"""
+
+import pathlib
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vision_jax import checkpoint
+from vision_jax import config as config_lib
+from vision_jax import pretrained
+from vision_jax.models import backbones
+from vision_jax.models import heads
+from vision_jax.models import imbalance_cnn
+from vision_jax.models import inputs
+from vision_jax.models import unet
+from vision_jax.pretrained import locate
+
+PUBLISHED = 'published'
+
+
+class Classifier(NamedTuple):
+  """A classifier and what belongs to its encoder.
+
+  Attributes:
+    module: The network.
+    prepare: Images [B, H, W, C] in [0, 1] -> what the network takes.
+    stages: Regular expressions of parameter paths, from input to output.
+    load: variables -> variables with the encoder's weights of
+      `config.model.weights`; it changes nothing where that is ''.
+  """
+  module: heads.Classifier
+  prepare: Callable[[jax.Array], jax.Array]
+  stages: tuple[str, ...]
+  load: Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def make(
+    config: ml_collections.ConfigDict, num_classes: int) -> Classifier:
+  """Returns the classifier that the node `config.model` describes.
+
+  Raises:
+    ConfigError: For an unknown network or input range.
+  """
+  names = ('unet', 'imbalance_cnn', *backbones.NAMES)
+  config_lib.choose('model.name', config.name, dict.fromkeys(names))
+  if config.name in backbones.NAMES:
+    return _backbone(config, num_classes)
+  module = {'unet': _unet, 'imbalance_cnn': _imbalance_cnn}[config.name](
+      config, num_classes)
+  return Classifier(
+      module=module,
+      prepare=config_lib.choose('model.input', config.input, inputs.RANGES),
+      stages=('^encoder/',),
+      load=lambda variables: _load_run(config.weights, variables))
+
+
+def _unet(config, num_classes):
+  dtype = jnp.dtype(config.dtype)
+  encoder = unet.Encoder(
+      tuple(config.features), config.dropout, config.variant, dtype)
+  return heads.Classifier(encoder, heads.Head(num_classes, config.head, dtype))
+
+
+def _imbalance_cnn(config, num_classes):
+  batch_norm = config_lib.choose('model.variant', config.variant, {
+      'plain': False, 'normalized': True})
+  return imbalance_cnn.make(
+      num_classes, head=config.head, conv3_padding=config.conv3_padding,
+      batch_norm=batch_norm, dtype=jnp.dtype(config.dtype))
+
+
+def _backbone(config, num_classes) -> Classifier:
+  dtype = jnp.dtype(config.dtype)
+  spec = backbones.build(config.name, dtype=dtype)
+  # A flattening head wants the map; for the others the backbone pools itself.
+  level = tuple(spec.stages)[-1] if config.head[0] == 'flatten' else ''
+  module = heads.Classifier(
+      heads.Pooled(spec.module, level),
+      heads.Head(num_classes, config.head, dtype))
+  def load(variables):
+    return _load_backbone(config.weights, variables, spec)
+  stages = tuple(f'^encoder/backbone/(?:{stage})'
+                 for stage in spec.stages.values())
+  return Classifier(module, spec.preprocess, stages, load)
+
+
+def _load_run(weights: str, variables):
+  """Takes the encoder, parameters and statistics, of another run."""
+  if not weights:
+    return variables
+  donor = checkpoint.load_weights(weights)
+  return {name: checkpoint.transfer(
+      tree, donor[name], module='encoder', source=f'{weights}/{name}')
+          if 'encoder' in tree else tree for name, tree in variables.items()}
+
+
+def _load_backbone(weights: str, variables, spec):
+  """Takes the encoder of a run, of a weight file or of its publisher's."""
+  if not weights or (pathlib.Path(weights) / 'weights').is_dir():
+    return _load_run(weights, variables)
+  kind = 'notop' if 'notop' in spec.weights else 'top'
+  try:
+    path = locate.find(
+        spec.weights[kind], path='' if weights == PUBLISHED else weights)
+    inner = {name: tree['encoder']['backbone']
+             for name, tree in variables.items() if 'encoder' in tree}
+    loaded = pretrained.load(spec, path, inner)
+  except (FileNotFoundError, ValueError) as error:
+    raise config_lib.ConfigError(
+        f'config.model.weights={weights!r}: {error}') from error
+  return {
+      name: {**tree, 'encoder': {'backbone': loaded[name]}}
+      if name in loaded else tree for name, tree in variables.items()}
