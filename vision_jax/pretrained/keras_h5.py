@@ -17,9 +17,7 @@ from vision_jax import pretrained
 # Names in published files -> names in today's Keras.
 _LAYERS = {'fc1000': 'predictions', 'probs': 'predictions',
            'Logits': 'predictions'}
-_ROLES = {
-    'depthwise_kernel': 'kernel', 'W_1': 'kernel', 'b_1': 'bias',
-    'variable': 'gamma', 'Variable': 'gamma'}
+_ROLES = {'depthwise_kernel': 'kernel', 'W_1': 'kernel', 'b_1': 'bias'}
 # Order of the variables of a layer in `.weights.h5`, by class.
 _BY_CLASS = {
     'conv2d': ('kernel', 'bias'),
@@ -54,8 +52,10 @@ def read(path: pathlib.Path) -> pretrained.File:
 def _key(layer: str, role: str) -> str:
   layer = layer.replace('/', '_')  # 'conv1/bn' in the published DenseNet
   layer = _LAYERS[layer] if layer in _LAYERS else layer
-  # Keras numbers layers without a name as a process creates them.
+  # Keras numbers what has no name of its own as a process creates it.
   layer = re.sub(r'^((layer_)?normalization)_\d+$', r'\1', layer)
+  if layer.endswith('layer_scale'):
+    role = re.sub(r'^[vV]ariable(_\d+)?$', 'gamma', role)
   return f'{layer}/{_ROLES[role] if role in _ROLES else role}'
 
 
