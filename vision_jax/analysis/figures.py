@@ -43,7 +43,7 @@ def learning_curves(
   if not names:
     raise ValueError('no column train_<metric> or validation_<metric> to draw')
   columns = min(3, len(names))
-  fig, axes = _grid_figure(len(names), columns, size=(4.0, 3.0))
+  fig, axes = grid_figure(len(names), columns, size=(4.0, 3.0))
   for ax, name in zip(axes, names):
     for split, color, marker in (
         ('train', COLORS[0], 'o'), ('validation', COLORS[1], 's')):
@@ -57,7 +57,7 @@ def learning_curves(
     ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
-  _save(fig, path)
+  save(fig, path)
 
 
 def confusion_matrix(
@@ -89,7 +89,7 @@ def confusion_matrix(
   for i, j in zip(*np.nonzero(matrix)) if count <= 25 else ():
     ax.text(j, i, matrix[i, j], ha='center', va='center', fontsize=size - 1,
             color='white' if share[i, j] > 0.5 else 'black')
-  _save(fig, path)
+  save(fig, path)
 
 
 def image_grid(
@@ -109,14 +109,14 @@ def image_grid(
   """
   if titles is not None and len(titles) != len(images):
     raise ValueError(f'{len(titles)} titles for {len(images)} images')
-  fig, axes = _grid_figure(
+  fig, axes = grid_figure(
       len(images), math.ceil(math.sqrt(len(images))), size=(1.7, 1.95))
   for i, (ax, image) in enumerate(zip(axes, images)):
     _show(ax, image)
     if titles is not None:
       lines = map(_shorten, titles[i].split('\n'))
       ax.set_title('\n'.join(lines), fontsize=7)
-  _save(fig, path)
+  save(fig, path)
 
 
 def reconstructions(
@@ -135,12 +135,12 @@ def reconstructions(
   if len(set(counts.values())) != 1:
     raise ValueError(f'every row needs the same examples, got {counts}')
   columns = next(iter(counts.values()))
-  fig, axes = _grid_figure(columns * len(rows), columns, size=(1.3, 1.4))
+  fig, axes = grid_figure(columns * len(rows), columns, size=(1.3, 1.4))
   for ax, image in zip(axes, (x for images in rows.values() for x in images)):
     _show(ax, image)
   for ax, name in zip(axes[::columns], rows):
     ax.set_ylabel(name, fontsize=9)
-  _save(fig, path)
+  save(fig, path)
 
 
 def per_class_bars(
@@ -154,7 +154,7 @@ def per_class_bars(
   """
   columns = math.ceil(len(rows) / 40)
   length = math.ceil(len(rows) / columns)
-  fig, axes = _grid_figure(
+  fig, axes = grid_figure(
       columns, columns, size=(4.2, 0.9 + 0.19 * max(length, 4)))
   for i, ax in enumerate(axes):
     part = rows[i * length:(i + 1) * length]
@@ -172,7 +172,7 @@ def per_class_bars(
     ax.set_xlabel('recall, 95 % Wilson interval', fontsize=8)
     ax.grid(axis='x', alpha=0.3)
   fig.supylabel('class (number of examples)', fontsize=8)
-  _save(fig, path)
+  save(fig, path)
 
 
 def interval_plot(
@@ -214,7 +214,7 @@ def interval_plot(
   ax.grid(alpha=0.3)
   ax.legend(handles=handles, fontsize=8, loc='center left',
             bbox_to_anchor=(1.0, 0.5))
-  _save(fig, path)
+  save(fig, path)
 
 
 def _figure(width: float, height: float):
@@ -222,7 +222,7 @@ def _figure(width: float, height: float):
   return figure.Figure(figsize=(width, height), layout='constrained')
 
 
-def _grid_figure(count: int, columns: int, *, size: tuple[float, float]):
+def grid_figure(count: int, columns: int, *, size: tuple[float, float]):
   """Returns a figure and `count` axes, row by row, `size` inches each."""
   lines = math.ceil(count / columns)
   fig = _figure(columns * size[0], lines * size[1])
@@ -242,7 +242,7 @@ def _shorten(text: str, length: int = 26) -> str:
   return text if len(text) <= length else text[:length - 1] + '…'
 
 
-def _save(fig, path: str | os.PathLike[str]) -> None:
+def save(fig, path: str | os.PathLike[str]) -> None:
   """Writes the figure at the highest resolution that stays small.
 
   A palette of 256 colours costs less legibility than a lower resolution does.

@@ -1,0 +1,87 @@
+"""The report of study 2 on made-up outcomes: words follow the numbers."""
+
+import types
+
+import numpy as np
+import pytest
+
+from experiments import imbalance
+from experiments import imbalance_report
+
+_LARGE = 10
+
+
+def _cell(folder, ratio, rung, remedy, minority_hits, *, seeds=3, epochs=4):
+  """Saves a setting: the majority is right, of each minority class some."""
+  sizes = {1: 10, 3: 5, 7: 2, 15: 1}
+  labels = {'balanced': np.repeat(np.arange(10), _LARGE),
+            'own': np.repeat(np.arange(10), [18] * 5 + [sizes[ratio]] * 5)}
+  outputs = {}
+  for test, y in labels.items():
+    place = np.concatenate([np.arange(n) for n in np.bincount(y)])
+    guess = np.where((y < 5) | (place < minority_hits), y, 0)
+    p = np.full((len(y), 10), 0.01) + 0.9 * np.eye(10)[guess]
+    outputs[test] = {'label': np.stack([y] * seeds),
+                     'probabilities': np.stack([p] * seeds)}
+  names = ('train_accuracy', 'train_loss', 'own_accuracy', 'own_loss',
+           'balanced_accuracy', 'balanced_loss', 'balanced_balanced_accuracy')
+  rows = [{name: [1.0 - 0.1 * epoch if epoch < 3 else 1.5] * seeds
+           for name in names} for epoch in range(epochs)]
+  about = {'ratio': ratio, 'rung': rung, 'remedy': remedy, 'seeds': seeds,
+           'class_names': [f'class {i}' for i in range(10)],
+           'train_counts': [22] * 10, 'seconds': 1.0}
+  imbalance._save(folder, outputs, about, rows)
+  return imbalance_report.read(folder)
+
+
+def test_table_3_of_the_study():
+  rows = imbalance_report.published()
+  assert [round(row['accuracy'], 4) for row in rows] == [
+      .69, .7263, .7684, .8526]
+  assert [round(row['balanced_accuracy'], 4) for row in rows] == [
+      .69, .6471, .5176, .7333]
+
+
+def test_words_and_tables(tmp_path):
+  cells = [
+      _cell(tmp_path / '1', 1, 'plain', 'none', 8),
+      _cell(tmp_path / '15', 15, 'plain', 'none', 2),
+      _cell(tmp_path / 'n', 15, 'normalized', 'none', 7),
+      _cell(tmp_path / 'o', 15, 'plain', 'over', 6),
+      _cell(tmp_path / 'w', 15, 'plain', 'weighted', 2)]
+  args = types.SimpleNamespace(
+      out=tmp_path / 'out', pixels=67, epochs=4, rate=5e-3, seeds=3)
+  imbalance_report.write(cells, args, ['--root=data'])
+  text = (tmp_path / 'out' / 'report.md').read_text()
+  assert 'balanced accuracy falls: holds' in text
+  assert 'at 15:1: the normalised rung differs from plain by +0.250' in text
+  assert 'both intervals: over (of 2)' in text
+  # The error is smallest after the third epoch and larger after the fourth.
+  assert 'at 3/3/3 of 4' in text
+  assert 'on the one image' in text
+  header = (tmp_path / 'out' / 'table.csv').read_text().splitlines()
+  assert len(header) == 6
+  for i in (1, 2, 3):
+    assert (tmp_path / 'out' / f'figure{i}.png').stat().st_size < 300_000
+
+
+def test_a_difference_holds_only_outside_both_intervals(tmp_path):
+  plain = _cell(tmp_path / 'p', 15, 'plain', 'none', 2)
+  better = _cell(tmp_path / 'b', 15, 'plain', 'over', 5)
+  assert imbalance_report.compare(better, plain)['holds'] == 'yes'
+  assert imbalance_report.compare(plain, better)['holds'] == 'no'
+  assert imbalance_report.compare(plain, plain)['holds'] == 'no'
+  assert imbalance_report.compare(better, plain)['difference'] == (
+      pytest.approx(0.15))
+
+
+def test_settings_cover_the_grid_once():
+  for full in (False, True):
+    found = imbalance.settings(full)
+    assert len(found) == len(set(found))
+    assert {(r, g) for r, g, remedy in found if remedy == 'none'} == {
+        (r, g) for r in (1, 3, 7, 15)
+        for g in ('plain', 'regularized', 'normalized')}
+  remedies = {remedy for *_, remedy in imbalance.settings(True)}
+  assert remedies | set(imbalance._REFINED) == set(
+      imbalance.imbalance_config.REMEDIES)
