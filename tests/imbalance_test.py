@@ -1,12 +1,16 @@
 """Imbalanced sets: the study's table, nesting, and tests nobody trains on."""
 
+import types
+
 import hypothesis
 from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+import data_helpers
 from vision_jax.data import errors
 from vision_jax.data import imbalance
+from vision_jax.data import splits
 
 _STUDY = (800, 435, 239, 200, 128, 37, 35, 34, 33, 32)
 _LABELS = np.random.default_rng(0).permutation(
@@ -103,3 +107,44 @@ def test_counts_add_up_and_follow_the_profile(mu, rho, total, classes):
 def test_impossible_requests_name_the_remedy(options, message):
   with pytest.raises(errors.DataError, match=message):
     imbalance.step(_LABELS, seed=0, **options)
+
+
+def _source(**fields):
+  return types.SimpleNamespace(**(dict(
+      labels=_LABELS, splits=np.full(1973, ''), groups=np.arange(1973),
+      class_names=tuple('abcdefghij')) | fields))
+
+
+def _config(**fields):
+  data = data_helpers.make_config()
+  data.imbalance.update({'kind': 'step', 'ratio': 15.0} | fields)
+  return data
+
+
+def test_splits_of_a_run():
+  parts = splits.make(_source(), _config())
+  sets = _step(15)
+  np.testing.assert_array_equal(parts['train'], sets.train)
+  np.testing.assert_array_equal(parts['test'], sets.balanced_test)
+  np.testing.assert_array_equal(parts['validation'], sets.own_test)
+  assert sum(map(len, parts.values())) == 1973
+  # At 1:1 the two tests must share images; validation gives them up.
+  parts = splits.make(_source(), _config(ratio=1.0))
+  assert not set(parts['validation']) & set(parts['test'])
+  own = splits.make(_source(), _config(test='own'))
+  np.testing.assert_array_equal(own['test'], sets.own_test)
+  assert not len(own['validation'])
+
+
+@pytest.mark.parametrize('fields', [
+    dict(splits=np.full(1973, 'train')), dict(groups=np.zeros(1973, int))])
+def test_data_with_splits_or_groups_is_refused(fields):
+  with pytest.raises(errors.DataError, match='imbalance.kind="none"'):
+    splits.make(_source(**fields), _config())
+
+
+def test_wrong_choices_list_the_right_ones():
+  with pytest.raises(errors.DataError, match='long_tail'):
+    splits.make(_source(), _config(kind='longtail'))
+  with pytest.raises(errors.DataError, match="'majority'"):
+    splits.make(_source(), _config(fixed='minority'))
