@@ -1,4 +1,4 @@
-"""Remedies for a finished classifier, against formulas and exhaustive search."""
+"""Remedies for a finished classifier, against formulas and wide searches."""
 
 import itertools
 

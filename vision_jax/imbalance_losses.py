@@ -149,8 +149,8 @@ def remix_share(
   """Returns the share of the own label when two images are mixed.
 
   Where one class is `kappa` times rarer than the other, its label takes all,
-  provided that the other's image has a share below `tau`. Source: Chou et al., 2020,
-  arXiv:2007.03943, equation 8.
+  provided that the other's image has a share below `tau`. Source: Chou et al.,
+  2020, arXiv:2007.03943, equation 8.
 
   Args:
     share: Share of the own image in the mixture, in [0, 1].

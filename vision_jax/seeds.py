@@ -63,8 +63,8 @@ def train(
   look = jax.jit(_make_look(run, over))
   rows = []
   for epoch in range(run.config.train.epochs):
-    view = epoch % run.config.augment.views if run.config.augment.views else (
-        epoch)
+    views = run.config.augment.views
+    view = epoch % views if views else epoch
     sums = jax.vmap(lambda _: run.task.train_sums.empty())(keys)
     for inputs, masks in _epoch_inputs(every, epoch):
       state, sums = step(
@@ -155,11 +155,10 @@ def _with_seed(run, seed):
 
 
 def _check(config):
-  wrong = [name for name in ('restore_best', 'patience', 'plateau_patience')
-           if config.callbacks[name]]
+  off = {'restore_best': False, 'patience': 0, 'plateau_patience': 0}
+  wrong = [f'config.callbacks.{name}={value}' for name, value in off.items()
+           if config.callbacks[name] != value]
   if wrong:
     raise config_lib.ConfigError(
         'Seeds that train together all end at the last epoch; set '
-        + ', '.join(f'config.callbacks.{name}=' + (
-            'False' if name == 'restore_best' else '0') for name in wrong)
-        + ', or train each seed in a run of its own.')
+        f'{", ".join(wrong)}, or train each seed in a run of its own.')

@@ -47,7 +47,7 @@ def step_profile(classes: int, *, mu: float, rho: float) -> np.ndarray:
   if not 0 <= mu < 1 or rho < 1:
     raise errors.DataError(
         f'Step imbalance needs 0 <= mu < 1 and rho >= 1, not mu={mu} and '
-        f'rho={rho} (config.data.imbalance.minority_share, config.data.imbalance.ratio).')
+        f'rho={rho} (minority_share and ratio of config.data.imbalance).')
   minority = int(np.floor(mu * classes + 0.5))
   return np.r_[np.ones(classes - minority), np.full(minority, 1 / rho)]
 
@@ -62,7 +62,8 @@ def long_tail_profile(classes: int, *, rho: float) -> np.ndarray:
   """
   if rho < 1:
     raise errors.DataError(
-        f'Long-tail imbalance needs config.data.imbalance.ratio >= 1, not {rho}.')
+        'Long-tail imbalance needs config.data.imbalance.ratio >= 1, not '
+        f'{rho}.')
   return rho ** -np.linspace(0, 1, classes)
 
 
@@ -91,7 +92,8 @@ def class_counts(
   if sizes.min() < 1:
     raise errors.DataError(
         f'{total} examples leave none for the smallest of {len(profile)} '
-        'classes; raise config.data.imbalance.total or lower config.data.imbalance.ratio.')
+        'classes; raise config.data.imbalance.total or lower '
+        'config.data.imbalance.ratio.')
   return sizes
 
 
@@ -122,7 +124,8 @@ def draw(
       raise errors.DataError(
           f'Class {label} has {len(members)} examples, but {size} are to be '
           f'drawn ({cut} to train on) beside {test_per_class} of the balanced '
-          'test; lower config.data.imbalance.total or config.data.imbalance.test_per_class.')
+          'test; lower config.data.imbalance.total or '
+          'config.data.imbalance.test_per_class.')
     train.append(members[:cut])
     own.append(members[cut:size])
     balanced.append(members[len(members) - test_per_class:])
