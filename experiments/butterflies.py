@@ -191,7 +191,13 @@ Table I, from one fit each.
 {tables.markdown(shown)}
 ![accuracy](accuracy.png)
 
-## Models compared at equal fractions and seeds
+{_comparison_section(comparisons)}"""
+
+
+def _comparison_section(comparisons) -> str:
+  if not comparisons:
+    return ''
+  return f"""## Models compared at equal fractions and seeds
 
 Differences on the same test examples, with paired bootstrap intervals and
 McNemar's exact test.

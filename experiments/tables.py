@@ -8,12 +8,12 @@ from vision_jax import writers
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-  """Returns rows as a Markdown table; floats with four decimals."""
+  """Returns rows as a Markdown table; floats with four digits."""
   columns = list(dict.fromkeys(key for row in rows for key in row))
   def text(value):
     if value is None:
       return ''
-    return f'{value:.4f}' if isinstance(value, float) else str(value)
+  XX
   lines = ['| ' + ' | '.join(columns) + ' |', '|' + '---|' * len(columns)]
   lines += ['| ' + ' | '.join(
       text(row[c]) if c in row else '' for c in columns) + ' |'

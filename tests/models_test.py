@@ -186,13 +186,36 @@ def test_cached_features_give_the_full_call():
   run = lambda *args, **kwargs: model.apply(
       variables, *args, rngs={'dropout': jax.random.key(1)},
       mutable=['batch_stats'], **kwargs)
-  full, full_stats = run(x, train=True, encoder_train=False)
+  with layers.resting('^encoder/'):
+    full, full_stats = run(x, train=True)
   features = model.apply(variables, x, train=False, method='encode')
   split, split_stats = run(features, train=True, method='classify')
   np.testing.assert_array_equal(full, split)
   jax.tree.map(np.testing.assert_array_equal, full_stats, split_stats)
   moving, _ = run(x, train=True)
   assert (moving != full).any()  # the encoder's dropout is on by default
+
+
+def test_what_rests_neither_follows_the_batch_nor_moves_its_statistics():
+  head = heads.Head(3, ('average', 'dense:8', 'batch_norm', 'dropout:0.3',
+                        'dense:4', 'batch_norm'))
+  x = _images((4, 2, 2, 5))
+  variables = head.init(jax.random.key(0), x, train=False)
+  def stats(pattern):
+    with layers.resting(pattern):
+      return head.apply(
+          variables, x, train=True, mutable=['batch_stats'],
+          rngs={'dropout': jax.random.key(1)})[1]['batch_stats']
+  before = variables['batch_stats']
+  moved = lambda after, name: bool(
+      (after[name]['mean'] != before[name]['mean']).any())
+  assert [moved(stats(''), f'BatchNorm_{i}') for i in (0, 1)] == [True, True]
+  assert [moved(stats('BatchNorm_0'), f'BatchNorm_{i}')
+          for i in (0, 1)] == [False, True]
+  with layers.resting('.'):
+    resting = head.apply(variables, x, train=True)
+  np.testing.assert_array_equal(
+      resting, head.apply(variables, x, train=False))
 
 
 def test_bfloat16_computes_low_and_stores_high():

@@ -116,6 +116,23 @@ def test_l2_leaves_biases_alone():
   np.testing.assert_array_equal(params['encoder']['bias'], 1.0)
 
 
+def test_deeper_stages_move_less_and_later():
+  params = {'a': {'w': jnp.zeros(1)}, 'b': {'w': jnp.zeros(1)},
+            'head': {'w': jnp.zeros(1)}}
+  scale = optim.scale_by_depth(('^a/', '^b/'), decay=0.5, unfreeze_updates=2)
+  state = scale.init(params)
+  seen = []
+  for _ in range(5):
+    updates, state = scale.update(jax.tree.map(jnp.ones_like, params), state)
+    seen.append([float(updates[name]['w'][0]) for name in ('a', 'b', 'head')])
+  assert seen == [[0, 0, 1], [0, 0, 1], [0, .5, 1], [0, .5, 1], [.25, .5, 1]]
+
+
+def test_layer_decay_without_stages_is_an_error():
+  with pytest.raises(config_lib.ConfigError, match='layer_decay'):
+    make(make_config(layer_decay=0.5))
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize('name, torch_name, options', [
     ('adam', 'Adam', {}), ('adamw', 'AdamW', {'weight_decay': 0.1}),

@@ -8,6 +8,7 @@ from sklearn import metrics as sklearn_metrics
 import run_helpers
 from vision_jax import config as config_lib
 from vision_jax import loop
+from vision_jax import metrics
 from vision_jax import published
 from vision_jax import results
 from vision_jax import runs
@@ -123,3 +124,40 @@ def test_an_unknown_switch_is_an_error():
 
 def test_no_switch_is_on_by_default():
   assert config_lib.base().published.switches == ()
+
+
+def make_outcome(tmp_path, accuracy=0.85, n=990):
+  """The outputs of a classifier of three classes that is mostly right."""
+  rng = np.random.default_rng(0)
+  labels = np.repeat([0, 1, 2], n // 3)
+  guesses = np.where(
+      rng.uniform(size=n) < accuracy, labels, rng.integers(0, 3, n))
+  probabilities = np.full((n, 3), 0.05)
+  probabilities[np.arange(n), guesses] = 0.9
+  outputs = {'id': np.arange(n), 'label': labels, 'loss': np.ones(n),
+             'probabilities': probabilities}
+  return task_lib.Outcome(
+      tmp_path, {'test': outputs}, {'validation': {'accuracy': accuracy}},
+      tuple(str(i) for i in range(n)), None, None)
+
+
+def test_misaligned_predictions_fall_to_chance(tmp_path):
+  # Study 1: validation .836, test .336 (339 of 1,009).
+  fields = dict(published__switches=('misaligned_predictions',),
+                report__guard=False)
+  make = lambda **changed: runs.make_task(
+      run_helpers.make_config(**{**fields, **changed}), INFO)
+  result = make().report(make_outcome(tmp_path))
+  assert abs(result['test']['accuracy'] - 1 / 3) < 0.05
+  assert abs(result['test']['cohen_kappa']) < 0.08
+  with pytest.raises(metrics.MisalignedEvaluation):
+    make(report__guard=True).report(make_outcome(tmp_path))
+  aligned = make(published__switches=())
+  outcome = make_outcome(tmp_path)
+  assert aligned.summarize(outcome.outputs['test'])['accuracy'] > 0.85
+
+
+def test_truncated_steps_see_a_part(tmp_path):
+  task = runs.make_task(run_helpers.make_config(
+      published__switches=('truncated_steps',), train__batch_size=20), INFO)
+  assert task.summarize(make_outcome(tmp_path).outputs['test'])['n'] == 500

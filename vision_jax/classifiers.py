@@ -60,6 +60,21 @@ def make(
       load=lambda variables: _load_run(config.weights, variables))
 
 
+def frozen_pattern(
+    config: ml_collections.ConfigDict, stages: tuple[str, ...]) -> str:
+  """Returns the regular expression of all that stays fixed; '' for nothing.
+
+  Raises:
+    ConfigError: If more stages are to be frozen than there are.
+  """
+  if not 0 <= config.frozen_stages <= len(stages):
+    raise config_lib.ConfigError(
+        f'config.model.frozen_stages={config.frozen_stages}, but the encoder '
+        f'has {len(stages)}.')
+  return '|'.join(filter(
+      None, (config.frozen, *stages[:config.frozen_stages])))
+
+
 def _unet(config, num_classes):
   dtype = jnp.dtype(config.dtype)
   encoder = unet.Encoder(

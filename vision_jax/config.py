@@ -135,7 +135,9 @@ def _model() -> ml_collections.ConfigDict:
       # (configs/autoencoder.py:data=...); '' = random.
       weights='',
       frozen='',  # Regex on parameter paths that stay fixed; '' = none.
-      frozen_mode='eval',  # eval, or train: dropout acts in a frozen encoder.
+      frozen_stages=0,  # First stages of the encoder that stay fixed, too.
+      # eval, or train: dropout and BatchNorm act in what is frozen.
+      frozen_mode='eval',
       dtype='float32',  # Of computation; parameters stay float32.
   ))
 
@@ -154,6 +156,8 @@ def _optimizer() -> ml_collections.ConfigDict:
       step_factor=0.1,  # step: factor of a fall.
       clip_norm=0.0,  # Global norm of gradients; 0 = off.
       accumulate=1,  # Batches whose gradients make one update.
+      layer_decay=1.0,  # Factor of the rate a stage further from the head.
+      unfreeze_epochs=0.0,  # Epochs before the next deeper stage moves, too.
       ema_decay=0.0,  # Moving average of weights, used to evaluate; 0 = off.
   ))
 

@@ -29,10 +29,21 @@ _CALTECH101 = dict(
     hint='data.caltech.edu, Caltech-101: the folder 101_ObjectCategories.',
 )
 
+_CHARACTERS = dict(
+    source='folders',
+    path='characters',
+    image_size=(224, 224),
+    channels=3,
+    hint='Folders anime, cartoon and human, one image a file. The study took '
+         'them from three Kaggle sets: ahmadahmadzada/images2000, '
+         'diraizel/anime-images-dataset and an anime-cartoon-human set.',
+)
+
 DATASETS = {
     'digits': dict(source='digits', image_size=(8, 8), channels=1),
     'procedural': dict(source='procedural', image_size=(32, 32), channels=3),
     'butterflies': _BUTTERFLIES,
+    'characters': _CHARACTERS,
     'caltech101': _CALTECH101,
 }
 

@@ -5,15 +5,16 @@ training images, take the place of the images behind the same interface.
 Training from them equals training through the encoder.
 """
 
+import hashlib
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from vision_jax import runs
 from vision_jax import task as task_lib
 from vision_jax.data import batches
+from vision_jax.data import cache
 
 
 class Stores(NamedTuple):
@@ -47,12 +48,35 @@ def make_stores(run: runs.Run, state: task_lib.TrainState) -> Stores:
   if not augments:
     return Stores(evaluation, (evaluation,))
   views = range(config.augment.views)
+  members = splits[config.train.split]
   return Stores(evaluation, tuple(
-      _encode(run, state, splits[config.train.split], view=view) for view in views))
+      _encode(run, state, members, view=view) for view in views))
 
 
 def _encode(run, state, members, *, view) -> batches.Store:
-  """Returns a store of the features of `members`, augmented as `view`."""
+  """Returns a store of the features of `members`, augmented as `view`.
+
+  They lie in the cache folder under a name made of all they follow from, so
+  a second run with the same encoder opens no image for them.
+  """
+  path = cache.folder_of(run.config.data) / (
+      f'features-{_digest(run, state, members, view)}.npy')
+  if path.is_file():
+    encoded = np.load(path)
+  else:
+    encoded = _compute(run, state, members, view)
+    cache.keep(path, encoded)
+  position = np.full(len(run.dataset.labels), -1, np.int32)
+  position[members] = np.arange(len(members))
+  arrays = runs.replicate(run, {
+      'features': encoded, 'position': position,
+      'label': run.dataset.labels})
+  return run.store._replace(
+      arrays=arrays, gather=_gather, feed=lambda rows: {'id': rows})
+
+
+def _compute(run, state, members, view) -> np.ndarray:
+  """Runs the encoder over `members`; float32 [n, ...] in their order."""
 
   @jax.jit
   def encode(state, arrays, inputs):
@@ -63,16 +87,31 @@ def _encode(run, state, members, *, view) -> batches.Store:
 
   index = batches.eval_batches(members, run.config.train.eval_batch_size)
   chunks = [
-      encode(state, run.store.arrays, inputs)[:int(mask.sum())]
+      np.asarray(encode(state, run.store.arrays, inputs))[:int(mask.sum())]
       for inputs, mask in runs.stream(run, run.store, index)]
-  position = np.full(len(run.dataset.labels), -1, np.int32)
-  position[members] = np.arange(len(members))
-  arrays = runs.replicate(run, {
-      'features': jnp.concatenate(chunks), 'position': position,
-      'label': run.dataset.labels})
-  return run.store._replace(
-      arrays=arrays, gather=_gather,
-      feed=lambda rows: {'id': rows})
+  return np.concatenate(chunks)
+
+
+def _digest(run, state, members, view) -> str:
+  """Names the features by their weights, preparation and images."""
+  config = run.config
+  prepared = {name: config.data[name]
+              for name in ('image_size', 'channels', 'resize')}
+  # Of the head only the pooling matters; the weights are hashed below.
+  other = ('head', 'weights', 'frozen', 'frozen_stages')
+  model = {name: value for name, value in config.model.items()
+           if name not in other}
+  settings = [prepared, model, config.model.head[0]]
+  if view is not None:
+    # An augmented image depends on its row, too.
+    settings += [view, config.seed, config.augment.to_dict(), members.tolist()]
+  digest = hashlib.sha256(repr(settings).encode())
+  for row in members:
+    digest.update(run.dataset.manifest[row]['sha256'].encode())
+  for tree in (state.params, state.batch_stats):
+    for leaf in jax.tree.leaves(tree['encoder'] if 'encoder' in tree else {}):
+      digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()[:32]
 
 
 def _gather(arrays, inputs):

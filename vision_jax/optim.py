@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -51,7 +52,8 @@ def make_optimizer(
     *,
     trainable: Any,
     steps_per_epoch: int,
-    epochs: int) -> optax.GradientTransformation:
+    epochs: int,
+    stages: tuple[str, ...] = ()) -> optax.GradientTransformation:
   """Returns the optimizer for the leaves that `trainable` marks.
 
   Args:
@@ -60,6 +62,8 @@ def make_optimizer(
       never moved.
     steps_per_epoch: Batches an epoch.
     epochs: Length of training.
+    stages: Regular expressions of parameter paths, from input to output, for
+      rates that fall with the distance from the head.
 
   Raises:
     ConfigError: For an unknown optimizer or one that ignores weight decay.
@@ -84,6 +88,11 @@ def make_optimizer(
   steps = [build()]
   if config.clip_norm:
     steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
+  if config.layer_decay != 1.0 or config.unfreeze_epochs:
+    updates = max(1, steps_per_epoch // config.accumulate)
+    steps.append(scale_by_depth(
+        stages, decay=config.layer_decay,
+        unfreeze_updates=round(config.unfreeze_epochs * updates)))
   optimizer = optax.chain(*steps)
   if config.accumulate > 1:
     optimizer = optax.MultiSteps(
@@ -91,6 +100,45 @@ def make_optimizer(
   labels = jax.tree.map(lambda t: 'moved' if t else 'frozen', trainable)
   return optax.partition(
       {'moved': optimizer, 'frozen': optax.set_to_zero()}, labels)
+
+
+def scale_by_depth(
+    stages: tuple[str, ...], *, decay: float, unfreeze_updates: int,
+) -> optax.GradientTransformation:
+  """Scales updates by decay ** depth, and holds deep stages back at first.
+
+  The head has depth 0, the encoder's last stage 1, its first len(stages). A
+  stage of depth d rests for d * unfreeze_updates updates. Source: Howard &
+  Ruder 2018, arXiv:1801.06146 (discriminative rates, gradual unfreezing).
+
+  Args:
+    stages: Regular expressions of parameter paths, from input to output.
+    decay: Factor for one stage.
+    unfreeze_updates: Updates before the next deeper stage moves.
+
+  Raises:
+    ConfigError: If there are no stages to tell apart.
+  """
+  if not stages:
+    raise config_lib.ConfigError(
+        'config.optimizer.layer_decay and unfreeze_epochs need an encoder.')
+  def depth(path):
+    name = path_name(path)
+    for i, stage in enumerate(stages):
+      if re.search(stage, name):
+        return len(stages) - i
+    return 0
+  def init(params):
+    del params
+    return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+  def update(updates, state, params=None):
+    del params
+    def scale(path, leaf):
+      moves = state.count >= depth(path) * unfreeze_updates
+      return leaf * jnp.where(moves, decay**depth(path), 0.0).astype(leaf.dtype)
+    updates = jax.tree_util.tree_map_with_path(scale, updates)
+    return updates, optax.ScaleByScheduleState(count=state.count + 1)
+  return optax.GradientTransformation(init, update)
 
 
 def _decayed(params: Any) -> Any:

@@ -146,8 +146,47 @@ def unchecked_range(make):
   return functools.partial(make, check_range=lambda output, bounds: None)
 
 
+def misaligned_predictions(make):
+  """Test predictions of a shuffled stream against labels in order (study 1 a).
+
+  Accuracy falls to that of a random pairing, whatever the network knows. Set
+  config.report.guard to False, or the run refuses to report it.
+  """
+  @functools.wraps(make)
+  def published(config, info):
+    task = make(config, info)
+    def report(outcome):
+      test = outcome.outputs['test']
+      order = np.random.default_rng(config.seed).permutation(len(test['id']))
+      shuffled = {name: array if name in ('id', 'label') else array[order]
+                  for name, array in test.items()}
+      metrics_of_test = task.summarize(shuffled)
+      extra = task.report(outcome._replace(
+          outputs={**outcome.outputs, 'test': shuffled},
+          metrics={**outcome.metrics, 'test': metrics_of_test}))
+      return {**extra, 'test': metrics_of_test}
+    return task._replace(report=report)
+  return published
+
+
+_TRUNCATED_STEPS = 25
+
+
+def truncated_steps(make):
+  """Evaluation ends after 25 batches, whatever the split holds (study 1 g)."""
+  @functools.wraps(make)
+  def published(config, info):
+    task = make(config, info)
+    seen = _TRUNCATED_STEPS * config.train.batch_size
+    def summarize(outputs):
+      return task.summarize({k: v[:seen] for k, v in outputs.items()})
+    return task._replace(summarize=summarize)
+  return published
+
+
 SWITCHES = {
     function.__name__: function for function in (
         batch_metrics, shared_callbacks, frozen_by_sharing,
-        last_batch_monitor, unchecked_range)
+        last_batch_monitor, unchecked_range, misaligned_predictions,
+        truncated_steps)
 }

@@ -145,6 +145,13 @@ def init_state(run: Run) -> task_lib.TrainState:
   return replicate(run, run.task.init(jax.random.fold_in(run.key, 0)))
 
 
+def start_sums(run: Run, state: task_lib.TrainState):
+  """Returns the (sums, guard) that an epoch starts with, on the devices."""
+  sums = run.task.train_sums.empty()
+  guard = guard_lib.init(state.params, sums.compute())
+  return replicate(run, (sums, guard))
+
+
 def augment_images(run: Run, batch: task_lib.Batch, view) -> jax.Array:
   """Returns the batch's images as `view` shows them, [B, H, W, C]."""
   key = jax.random.fold_in(jax.random.fold_in(run.key, 2), view)

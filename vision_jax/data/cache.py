@@ -50,7 +50,7 @@ def decode(source, config_data) -> tuple[np.ndarray, list[dict]]:
     return np.stack(images), records
   settings = [_VERSION, *config_data.image_size, config_data.channels,
               config_data.resize, config_data.max_pixels]
-  folder = _folder(config_data)
+  folder = folder_of(config_data)
   listing = folder / f'{_digest([settings, source.stamps])}.json'
   if listing.exists():
     entry = json.loads(listing.read_text())
@@ -107,7 +107,7 @@ def _check_any(good: int, records: list[dict], source) -> None:
         f'{errors.shortlist(reasons)}')
 
 
-def _folder(config_data) -> pathlib.Path:
+def folder_of(config_data) -> pathlib.Path:
   """The cache folder, made where it is missing and rid of old leftovers."""
   user = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
   folder = pathlib.Path(
@@ -125,6 +125,13 @@ def _folder(config_data) -> pathlib.Path:
         f'The cache folder {folder} cannot be written ({error.strerror}); name '
         'another by --config.data.cache_dir=<folder>.') from error
   return folder
+
+
+def keep(path: pathlib.Path, array: np.ndarray) -> None:
+  """Writes an array to a `.npy` file of the cache folder, atomically."""
+  with _temporary(path.parent) as file:
+    np.save(file, array)
+    _publish(file, path)
 
 
 @contextlib.contextmanager

@@ -121,12 +121,8 @@ class Classifier(nn.Module):
   encoder: nn.Module
   head: nn.Module
 
-  def __call__(
-      self, x: jax.Array, *, train: bool, encoder_train: bool | None = None,
-  ) -> jax.Array:
-    """Returns logits; `encoder_train` None means as `train` (frozen: False)."""
-    encoder_train = train if encoder_train is None else encoder_train
-    return self.classify(self.encode(x, train=encoder_train), train=train)
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    return self.classify(self.encode(x, train=train), train=train)
 
   def encode(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Returns the encoder's features, which a frozen encoder may cache."""

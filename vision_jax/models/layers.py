@@ -5,7 +5,9 @@ so a checkpoint does not depend on which form of an operation ran. Knows no
 architecture.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -99,6 +101,37 @@ class Dropout(nn.Module):
     if not train or self.rate == 0.0:
       return x
     return ops.dropout(x, self.make_rng('dropout'), rate=self.rate)
+
+
+@contextlib.contextmanager
+def resting(pattern: str) -> Iterator[None]:
+  """Keeps BatchNorm and dropout of matching modules in evaluation mode.
+
+  A frozen part of a training network then computes what it computed before:
+  its statistics neither move nor follow the batch.
+
+  Args:
+    pattern: regular expression searched in parameter paths, such as
+      'encoder/level_0/'; '' matches no module.
+  """
+  def intercept(call, args, kwargs, context):
+    module = context.module
+    if (not pattern or context.method_name != '__call__'
+        or not re.search(pattern, '/'.join((*module.path, 'scale')))):
+      return call(*args, **kwargs)
+    if isinstance(module, (Dropout, nn.Dropout)):
+      return args[0]
+    if not isinstance(module, nn.BatchNorm):
+      return call(*args, **kwargs)
+    trained = module.use_running_average
+    # Linen modules are frozen dataclasses, and this one is about to be used.
+    object.__setattr__(module, 'use_running_average', True)
+    try:
+      return call(*args, **kwargs)
+    finally:
+      object.__setattr__(module, 'use_running_average', trained)
+  with nn.intercept_methods(intercept):
+    yield
 
 
 def count_parameters(

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 import ml_collections
 
 from vision_jax import classifiers
+from vision_jax import config as config_lib
 from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import objectives
 from vision_jax import optim
 from vision_jax import task as task_lib
 from vision_jax.analysis import reports
+from vision_jax.models import layers
 
 
 def make(
@@ -26,30 +28,34 @@ def make(
     ConfigError: If the encoder's weights do not fit, or a field is wrong.
   """
   names = info.class_names
-  model, prepare, _, load = classifiers.make(config.model, len(names))
+  model, prepare, stages, load = classifiers.make(config.model, len(names))
   blank = jnp.zeros((1, *info.input_shape))
   random_variables = lambda key: model.init(key, blank, train=False)
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
-  trainable = optim.trainable_mask(shapes, config.model.frozen)
+  pattern = classifiers.frozen_pattern(config.model, stages)
+  trainable = optim.trainable_mask(shapes, pattern)
   optimizer = optim.make_optimizer(
       config.optimizer, trainable=trainable, epochs=config.train.epochs,
-      steps_per_epoch=info.steps_per_epoch)
-  frozen = (config.model.frozen_mode == 'eval'
-            and not any(jax.tree.leaves(trainable['encoder'])))
+      steps_per_epoch=info.steps_per_epoch, stages=stages)
+  rests = config_lib.choose('model.frozen_mode', config.model.frozen_mode, {
+      'eval': pattern, 'train': ''})
+  cacheable = rests and not any(jax.tree.leaves(trainable['encoder']))
   sums = metrics.averages('loss', 'accuracy')
   objective = objectives.make(config, info)
 
   def init(key):
     return task_lib.create_state(
-        load(jax.jit(random_variables)(key)), optimizer, keep_ema=config.optimizer.ema_decay > 0,
+        load(jax.jit(random_variables)(key)), optimizer,
+        keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 
   def logits_of(variables, batch, *, train, **options):
-    if 'features' in batch:
-      return model.apply(variables, batch['features'], train=train,
-                         method='classify', **options)
-    return model.apply(variables, prepare(batch['image']), train=train,
-                       encoder_train=train and not frozen, **options)
+    with layers.resting(rests):
+      if 'features' in batch:
+        return model.apply(variables, batch['features'], train=train,
+                           method='classify', **options)
+      return model.apply(
+          variables, prepare(batch['image']), train=train, **options)
 
   def train_step(state, batch, key):
     def loss_of(params):
@@ -98,7 +104,7 @@ def make(
   return task_lib.Task(
       init=init, train_step=train_step, train_sums=sums, eval_step=eval_step,
       summarize=summarize, trainable=trainable,
-      encode=encode if frozen else None, embed=embed, table=table,
+      encode=encode if cacheable else None, embed=embed, table=table,
       report=functools.partial(
           reports.classification, class_names=names, table=table,
           with_figures=config.report.figures, with_guard=config.report.guard))
