@@ -13,7 +13,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
   def text(value):
     if value is None:
       return ''
-  XX
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
   lines = ['| ' + ' | '.join(columns) + ' |', '|' + '---|' * len(columns)]
   lines += ['| ' + ' | '.join(
       text(row[c]) if c in row else '' for c in columns) + ' |'

@@ -144,6 +144,23 @@ def test_training_from_cached_features_equals_training_through_the_encoder(
       np.testing.assert_allclose(b[name], value, atol=1e-5, err_msg=name)
 
 
+def test_the_encoder_never_sees_an_image_twice(tmp_path, monkeypatch):
+  seen = []
+  compute = features._compute
+  def counting(run, state, members, view):
+    seen.append(len(members))
+    return compute(run, state, members, view)
+  monkeypatch.setattr(features, '_compute', counting)
+  for fraction in (0.5, 1.0, 0.5):
+    config = run_helpers.make_config(
+        model__frozen='^encoder/', data__cache_dir=str(tmp_path),
+        data__label_fraction=fraction)
+    run = runs.build(config)
+    features.make_stores(run, runs.init_state(run))
+  # 48 to train and validate on and 12 to test; the rest is found again.
+  assert seen == [24 + 12, 24]
+
+
 def test_fresh_augmentation_is_never_cached():
   config = run_helpers.make_config(
       model__frozen='^encoder/', augment__flip_horizontal=True)

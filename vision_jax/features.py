@@ -56,23 +56,39 @@ def make_stores(run: runs.Run, state: task_lib.TrainState) -> Stores:
 def _encode(run, state, members, *, view) -> batches.Store:
   """Returns a store of the features of `members`, augmented as `view`.
 
-  They lie in the cache folder under a name made of all they follow from, so
-  a second run with the same encoder opens no image for them.
+  They lie in the cache folder, one file for all that follows from the same
+  encoder: only the images that no run has shown it yet are computed.
   """
   path = cache.folder_of(run.config.data) / (
-      f'features-{_digest(run, state, members, view)}.npy')
+      f'features-{_digest(run, state, view)}.npz')
+  names, kept = [], None
   if path.is_file():
-    encoded = np.load(path)
-  else:
-    encoded = _compute(run, state, members, view)
-    cache.keep(path, encoded)
+    with np.load(path) as stored:
+      names, kept = stored['names'].tolist(), stored['features']
+  wanted = _names(run, members, view)
+  place = {name: i for i, name in enumerate(names)}
+  new = [i for i, name in enumerate(wanted) if name not in place]
+  if new:
+    computed = _compute(run, state, members[new], view)
+    kept = computed if kept is None else np.concatenate([kept, computed])
+    names += [wanted[i] for i in new]
+    cache.keep(path, names=np.array(names), features=kept)
+    place = {name: i for i, name in enumerate(names)}
   position = np.full(len(run.dataset.labels), -1, np.int32)
   position[members] = np.arange(len(members))
   arrays = runs.replicate(run, {
-      'features': encoded, 'position': position,
-      'label': run.dataset.labels})
+      'features': kept[[place[name] for name in wanted]],
+      'position': position, 'label': run.dataset.labels})
   return run.store._replace(
       arrays=arrays, gather=_gather, feed=lambda rows: {'id': rows})
+
+
+def _names(run, members, view) -> list[str]:
+  """Names images by content; an augmented one depends on its row, too."""
+  names = [run.dataset.manifest[row]['sha256'] for row in members]
+  if view is None:
+    return names
+  return [f'{name}-{row}' for name, row in zip(names, members, strict=True)]
 
 
 def _compute(run, state, members, view) -> np.ndarray:
@@ -92,8 +108,8 @@ def _compute(run, state, members, view) -> np.ndarray:
   return np.concatenate(chunks)
 
 
-def _digest(run, state, members, view) -> str:
-  """Names the features by their weights, preparation and images."""
+def _digest(run, state, view) -> str:
+  """Names an encoder: its weights, the preparation of images, the view."""
   config = run.config
   prepared = {name: config.data[name]
               for name in ('image_size', 'channels', 'resize')}
@@ -103,11 +119,8 @@ def _digest(run, state, members, view) -> str:
            if name not in other}
   settings = [prepared, model, config.model.head[0]]
   if view is not None:
-    # An augmented image depends on its row, too.
-    settings += [view, config.seed, config.augment.to_dict(), members.tolist()]
+    settings += [view, config.seed, config.augment.to_dict()]
   digest = hashlib.sha256(repr(settings).encode())
-  for row in members:
-    digest.update(run.dataset.manifest[row]['sha256'].encode())
   for tree in (state.params, state.batch_stats):
     for leaf in jax.tree.leaves(tree['encoder'] if 'encoder' in tree else {}):
       digest.update(np.asarray(leaf).tobytes())

@@ -127,10 +127,10 @@ def folder_of(config_data) -> pathlib.Path:
   return folder
 
 
-def keep(path: pathlib.Path, array: np.ndarray) -> None:
-  """Writes an array to a `.npy` file of the cache folder, atomically."""
+def keep(path: pathlib.Path, **arrays: np.ndarray) -> None:
+  """Writes named arrays to a `.npz` file of the cache folder, atomically."""
   with _temporary(path.parent) as file:
-    np.save(file, array)
+    np.savez(file, **arrays)
     _publish(file, path)
 
 
