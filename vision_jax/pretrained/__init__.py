@@ -83,10 +83,19 @@ def _arrange(layout, array, leaf):
   return array
 
 
-def _dropped(spec, key, joiner):
-  """Whether a tensor may be left over: a classifier's, or a step count."""
-  layer, _, role = key.rpartition(joiner)
-  return layer in spec.head or role == 'num_batches_tracked'
+def _ignored(spec, layout, names):
+  """Names that a file may hold besides `names`, the wanted ones.
+
+  The classifier's, where the backbone has none, and PyTorch's step counts.
+  """
+  joiner, roles = _JOINERS[layout], _ROLES[layout]
+  layers = {name.rpartition(joiner)[0] for name in names}
+  weight = roles['kernel'] if 'kernel' in roles else 'kernel'
+  heads = () if layers & set(spec.head) else spec.head
+  return {f'{layer}{joiner}{role}' for layer in heads
+          for role in (weight, 'bias')} | {
+              f'{layer}.num_batches_tracked' for layer in layers
+              if f'{layer}.running_mean' in names}
 
 
 def load(
@@ -114,17 +123,19 @@ def load(
     raise ValueError(
         f'{path} has the layout of {file.layout}; {spec.name} is published in '
         f'that of {" and ".join(spec.layer_names)}')
-  tensors = dict(spec.adapt(file))
+  tensors = spec.adapt(file)
   wanted = traverse_util.flatten_dict(dict(variables))
   paths = {key[1:] for key in wanted}
+  names = {
+      key: _name(file.layout, spec.layer_names[file.layout], key[1:], paths)
+      for key in wanted}
   found, problems = {}, []
   for key, leaf in wanted.items():
-    name = _name(
-        file.layout, spec.layer_names[file.layout], key[1:], paths)
+    name = names[key]
     if name not in tensors:
       problems.append(f'missing {name} for {"/".join(key)}')
       continue
-    array = _arrange(file.layout, tensors.pop(name), key[-1])
+    array = _arrange(file.layout, tensors[name], key[-1])
     if array.shape != leaf.shape:
       problems.append(
           f'misshapen {name}: {array.shape}, where {"/".join(key)} is '
@@ -133,10 +144,11 @@ def load(
       problems.append(f'not finite {name}')
     else:
       found[key] = jnp.asarray(array, leaf.dtype)
-  # A classifier that the backbone does have was popped above, or is missing.
+  names = set(names.values())
+  known = names | _ignored(spec, file.layout, names)
   problems += [
       f'extra {name} {array.shape}' for name, array in tensors.items()
-      if not _dropped(spec, name, _JOINERS[file.layout])]
+      if name not in known]
   if problems:
     raise ValueError(
         f'{path} does not hold the weights of {spec.name} '

@@ -1,0 +1,143 @@
+"""Backbones against Keras 3 on its JAX backend, through its own files."""
+
+import h5py
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import references
+import weights_helpers
+
+from vision_jax import pretrained
+from vision_jax.models import backbones
+
+pytest.importorskip('keras')
+pytestmark = pytest.mark.parity
+
+SIZES = {'vgg16': 64, 'vgg19': 65, 'resnet50': 97, 'resnet101': 64,
+         'densenet121': 97, 'mobilenet_v2': 131, 'efficientnet_b0': 97,
+         'efficientnet_b1': 64, 'efficientnet_b2': 65, 'efficientnet_b3': 131,
+         'convnext_tiny': 97}
+
+
+def load(spec, path, size):
+  shapes = jax.eval_shape(
+      lambda: spec.module.init(
+          {'params': jax.random.key(0)}, jnp.zeros((1, size, size, 3)),
+          train=False))
+  return pretrained.load(spec, path, shapes)
+
+
+def apply(spec, variables, images, **options):
+  function = lambda v, x: spec.module.apply(v, x, **options)
+  return jax.jit(function)(variables, spec.preprocess(jnp.asarray(images)))
+
+
+def save(model, path):
+  if path.name.endswith('.weights.h5'):
+    model.save_weights(path)
+  else:
+    model.save(path)
+  return path
+
+
+@pytest.mark.parametrize('ending', ['.h5', '.weights.h5'])
+@pytest.mark.parametrize('name', references.KERAS)
+def test_outputs_equal_keras(name, ending, tmp_path):
+  size = SIZES[name]
+  images = weights_helpers.images(size)
+  inputs = references.keras_input(name, images.copy())
+  for top in (True, False):
+    model = references.keras_model(name, size, top=top, seed=len(ending))
+    expected = np.asarray(model(inputs, training=False))
+    path = save(model, tmp_path / f'{name}{top}{ending}')
+    spec = backbones.build(name, num_classes=references.CLASSES * top)
+    variables = load(spec, path, size)
+    actual = apply(spec, variables, images, train=False)
+    assert weights_helpers.relative(actual, expected) < 1e-4
+    # Or else any code at all would pass.
+    assert weights_helpers.relative(expected[:1], expected[1:]) > 1e-2
+    if top:
+      spec = backbones.build(name)
+      headless = load(spec, path, size)
+      pooled = apply(spec, headless, images, train=False)
+    else:
+      assert weights_helpers.relative(pooled, expected) < 1e-4
+      count = sum(x.size for x in jax.tree.leaves(variables))
+      assert count == model.count_params()
+
+
+@pytest.mark.parametrize(
+    'name', [n for n in references.KERAS if n[:3] in ('res', 'den', 'mob')] + [
+        'efficientnet_b0', 'efficientnet_b3'])
+def test_training_mode_equals_keras(name, tmp_path):
+  size = SIZES[name]
+  images = weights_helpers.images(size, count=4)
+  model = references.keras_model(name, size, top=False)
+  path = save(model, tmp_path / 'x.h5')
+  inputs = references.keras_input(name, images.copy())
+  expected, moved = model.stateless_call(
+      model.trainable_variables, model.non_trainable_variables, inputs,
+      training=True)
+  options = {'drop_path': 0.0} if name.startswith('eff') else {}
+  spec = backbones.build(name, **options)
+  variables = load(spec, path, size)
+  actual, updates = apply(
+      spec, variables, images, train=True, mutable=['batch_stats'])
+  assert weights_helpers.relative(actual, expected) < 1e-3
+  for weight, value in zip(model.non_trainable_variables, moved, strict=True):
+    weight.assign(value)
+  after = load(spec, save(model, tmp_path / 'after.h5'), size)
+  worst = max(jax.tree.leaves(jax.tree.map(
+      lambda a, b: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-3)),
+      updates['batch_stats'], after['batch_stats'])))
+  assert worst < 1e-5
+  moved = jax.tree.map(
+      lambda a, b: not np.allclose(a, b), variables['batch_stats'],
+      updates['batch_stats'])
+  moved.pop('normalization', None)
+  assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize('name', references.KERAS)
+def test_preprocessing_equals_keras(name):
+  images = weights_helpers.images(33)
+  expected = references.keras_input(name, images.copy())
+  actual = backbones.build(name).preprocess(jnp.asarray(images))
+  assert weights_helpers.relative(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize('ending', ['.h5', '.weights.h5'])
+def test_extra_rescaling_of_imagenet_graph(ending, tmp_path, monkeypatch):
+  import keras
+  from keras.src.applications import efficientnet
+  keras.backend.clear_session()
+  monkeypatch.setattr(efficientnet.file_utils, 'get_file', lambda *a, **k: '')
+  monkeypatch.setattr(
+      efficientnet.Functional, 'load_weights', lambda *a, **k: None)
+  size = 97
+  model = references.randomise(efficientnet.EfficientNetB0(
+      weights='imagenet', include_top=False, pooling='avg',
+      input_shape=(size, size, 3)))
+  monkeypatch.undo()
+  images = weights_helpers.images(size)
+  stddev = np.array([0.229, 0.224, 0.225], np.float32)
+  layer = next(l for l in model.layers if l.name.startswith('normalization'))
+  layer.adapt_mean.assign([0.485, 0.456, 0.406])
+  layer.adapt_variance.assign(stddev**2)
+  layer.finalize_state()
+  expected = np.asarray(model(images * np.float32(255), training=False))
+  path = save(model, tmp_path / f'x{ending}')
+  spec = backbones.build('efficientnet_b0')
+  actual = apply(spec, load(spec, path, size), images, train=False)
+  assert weights_helpers.relative(actual, expected) < 1e-4
+  if ending == '.weights.h5':
+    return
+  # The published file comes from a Keras that had no such layer.
+  with h5py.File(path, 'a') as file:
+    group = file['model_weights']
+    group.attrs['keras_version'] = b'2.4.0'
+    names = [n for n in group.attrs['layer_names'] if 'rescaling_1' not in n]
+    group.attrs['layer_names'] = names
+  actual = apply(spec, load(spec, path, size), images, train=False)
+  assert weights_helpers.relative(actual, expected) < 1e-4
