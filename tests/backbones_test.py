@@ -89,7 +89,8 @@ def test_stages_divide_the_parameters_and_name_the_levels(name):
     owners = [
         stage for stage, pattern in spec.stages.items()
         if re.fullmatch(pattern, path)]
-    assert len(owners) == (0 if path.split('/')[0] in HEADS else 1), (path, owners)
+    expected = 0 if path.split('/')[0] in HEADS else 1
+    assert len(owners) == expected, (path, owners)
     stages += owners
   assert set(stages) == set(spec.stages)
 
