@@ -140,13 +140,18 @@ def _train(config, setting, folder, count) -> None:
   about = {
       'ratio': ratio, 'rung': rung, 'remedy': remedy, 'seeds': count,
       'class_names': list(run.dataset.class_names),
-      'train_counts': list(run.info.class_counts),
+      'train_counts': list(run.info.class_counts), 'refused': {},
       'seconds': time.perf_counter() - began}
   rows = [{name: values.tolist() for name, values in row.items()}
           for row in trained.rows]
   if setting == (15, 'plain', 'none'):
+    about['refused'] = {}
     for name in _REFINED:
-      _refine(run, trained, name, watched, folder, about)
+      try:
+        _refine(run, trained, name, watched, folder, about)
+      except ValueError as error:
+        # Some resampling has nothing to work on in these features.
+        about['refused'][name] = str(error)
   # Last: its presence says that the setting is finished.
   _save(folder, outputs, about, rows)
 
@@ -165,7 +170,7 @@ def _refine(run, trained, name, watched, folder, about) -> None:
       for split, members in watched.items()}
   seconds = time.perf_counter() - began
   _save(folder / f'refined-{name}', outputs,
-        {**about, 'remedy': name, 'seconds': seconds}, [])
+        {**about, 'remedy': name, 'seconds': seconds, 'refused': {}}, [])
 
 
 def _save(folder, outputs, about, rows) -> None:

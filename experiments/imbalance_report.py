@@ -222,6 +222,8 @@ def claims(cells: dict[tuple, Cell]) -> list[str]:
     against = [compare(cell, plain[15]) for key, cell in cells.items()
                if key[:2] == (15, 'plain') and key[2] != 'none']
     winners = [c['A'].split()[-1] for c in against if c['holds'] == 'yes']
+    lines += [f'{name} could not be used: {reason}' for name, reason
+              in plain[15].about['refused'].items()]
     lines.append(
         f'Remedies that beat plain training at 15:1 by more than both '
         f'intervals: {", ".join(winners) or "none"} (of {len(against)}).')

@@ -29,7 +29,8 @@ def _cell(folder, ratio, rung, remedy, minority_hits, *, seeds=3, epochs=4):
            for name in names} for epoch in range(epochs)]
   about = {'ratio': ratio, 'rung': rung, 'remedy': remedy, 'seeds': seeds,
            'class_names': [f'class {i}' for i in range(10)],
-           'train_counts': [22] * 10, 'seconds': 1.0}
+           'train_counts': [22] * 10, 'seconds': 1.0,
+           'refused': {'adasyn': 'no neighbours'} if remedy == 'none' else {}}
   imbalance._save(folder, outputs, about, rows)
   return imbalance_report.read(folder)
 
@@ -59,6 +60,7 @@ def test_words_and_tables(tmp_path):
   # The error is smallest after the third epoch and larger after the fourth.
   assert 'at 3/3/3 of 4' in text
   assert 'on the one image' in text
+  assert 'adasyn could not be used: no neighbours' in text
   header = (tmp_path / 'out' / 'table.csv').read_text().splitlines()
   assert len(header) == 6
   for i in (1, 2, 3):
