@@ -24,6 +24,7 @@ import numpy as np
 from configs import imbalance as imbalance_config
 from experiments import imbalance_report
 from vision_jax import config as config_lib
+from vision_jax import config_io
 from vision_jax import refine
 from vision_jax import runs
 from vision_jax import runtime
@@ -79,7 +80,7 @@ def settings(full: bool) -> list[tuple[int, str, str]]:
       name for name in imbalance_config.REMEDIES
       if full and name not in (*_REFINED, *_QUICK, 'none'))]
   first = [(15, 'plain', 'none'), (15, 'normalized', 'none'),
-           (1, 'plain', 'none')]
+           *((ratio, 'plain', 'none') for ratio in (1, 3, 7))]
   grid = [(ratio, rung, 'none') for rung in imbalance_config.RUNGS
           for ratio in RATIOS]
   return [*first, *((15, 'plain', name) for name in remedies),
@@ -103,7 +104,7 @@ def make_config(args, ratio: int, rung: str, remedy: str):
 
 
 def _folder(args, config, setting) -> pathlib.Path:
-  values = {key: value for key, value in config_lib.flatten(config).items()
+  values = {key: value for key, value in config_io.flatten(config).items()
             if not key.startswith(('report.', 'runtime.', 'data.root'))}
   digest = hashlib.sha256(repr(
       (sorted(values.items()), args.seeds)).encode()).hexdigest()[:8]
