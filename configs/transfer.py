@@ -10,6 +10,11 @@ b1 (frozen), a_matched (B2's architecture from random weights) or a (the
 study's own, shallower); fraction of labelled training images;
 protocol=sound|published|modern. The autoencoder is trained first where
 `runs/pretrained` does not have it yet.
+
+Expected on two CPU cores: digits, test accuracy .98 in 30 seconds, the
+autoencoder included. Butterflies with 10 % of the labels (n = 500), after the
+autoencoder: B1 accuracy .55 in 2 minutes, B2 .54 in 5 minutes, A with B2's
+architecture .45 in 8 minutes; the study printed .396 for B1 and .198 for B2.
 """
 
 from vision_jax import config as config_lib

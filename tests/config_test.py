@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 import pytest
 
 from vision_jax import config as config_lib
+from vision_jax import config_io
 
 
 def test_no_argument_gives_the_defaults():
@@ -42,8 +43,8 @@ def test_a_typo_in_a_field_names_the_nearest():
 def test_json_and_back_is_the_same_config():
   config = config_lib.replace(
       config_lib.base(), data__classes=('a', 'b'), train__epochs=3)
-  again = config_lib.from_dict(json.loads(config.to_json()))
-  assert config_lib.changes(config, again) == {}
+  again = config_io.from_dict(json.loads(config.to_json()))
+  assert config_io.changes(config, again) == {}
   assert again.is_locked
 
 
@@ -52,13 +53,13 @@ def test_a_missing_or_unknown_field_is_named():
   del values['data']['root']
   values['data']['rot'] = ''
   with pytest.raises(config_lib.ConfigError, match='config.data.*root, rot'):
-    config_lib.from_dict(values)
+    config_io.from_dict(values)
 
 
 def test_changes_lists_only_what_differs():
   old = config_lib.base()
   new = config_lib.replace(old, optimizer__learning_rate=0.5)
-  assert config_lib.changes(old, new) == {
+  assert config_io.changes(old, new) == {
       'optimizer.learning_rate': (1e-3, 0.5)}
 
 

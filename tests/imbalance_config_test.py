@@ -5,6 +5,7 @@ import pytest
 
 from configs import imbalance
 from vision_jax import config as config_lib
+from vision_jax import config_io
 from vision_jax import modes
 from vision_jax import optim
 
@@ -34,11 +35,11 @@ def test_recipe():
 def test_each_rung_is_a_delta_on_the_one_before():
   plain, regularized, normalized = (
       imbalance.get_config(f'rung={rung}') for rung in imbalance.RUNGS)
-  first = set(config_lib.changes(plain, regularized)) - {'name'}
+  first = set(config_io.changes(plain, regularized)) - {'name'}
   assert first == {
       'optimizer.weight_decay', 'model.head', 'augment.rotation',
       'augment.flip_horizontal', 'augment.translation'}
-  second = set(config_lib.changes(regularized, normalized)) - {'name'}
+  second = set(config_io.changes(regularized, normalized)) - {'name'}
   assert second == {'model.variant'}
 
 
@@ -56,7 +57,7 @@ def test_ratios_on_digits_count_as_in_the_table():
 def test_a_remedy_is_a_few_fields(remedy):
   plain = imbalance.get_config()
   config = imbalance.get_config(f'remedy={remedy}')
-  changed = set(config_lib.changes(plain, config)) - {'name'}
+  changed = set(config_io.changes(plain, config)) - {'name'}
   assert changed == set(imbalance.REMEDIES[remedy])
 
 

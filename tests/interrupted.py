@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 
-from vision_jax import config as config_lib
+from vision_jax import config_io
 from vision_jax import interrupt
 from vision_jax import loop
 from vision_jax import runs
@@ -33,7 +33,7 @@ def main(path, workdir, signal, last):
   """Trains until the signal comes."""
   runs.make_train_step = _kill_at(
       runs.make_train_step, int(signal), int(last))
-  config = config_lib.from_dict(json.loads(pathlib.Path(path).read_text()))
+  config = config_io.from_dict(json.loads(pathlib.Path(path).read_text()))
   try:
     loop.train(config, workdir)
   except interrupt.Stopped as stopped:

@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from vision_jax import config as config_lib
+from vision_jax import config_io
 from vision_jax import optim
 
 FOLDER = 'checkpoints'
@@ -150,4 +151,4 @@ def read_config(folder: str | pathlib.Path) -> ml_collections.ConfigDict:
   path = pathlib.Path(folder) / 'config.json'
   if not path.is_file():
     raise config_lib.ConfigError(f'{folder} is no run folder: no config.json.')
-  return config_lib.from_dict(json.loads(path.read_text()))
+  return config_io.from_dict(json.loads(path.read_text()))

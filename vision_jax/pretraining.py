@@ -12,6 +12,7 @@ import pathlib
 import ml_collections
 
 from vision_jax import config as config_lib
+from vision_jax import config_io
 
 _SHARED = ('root', 'cache_dir', 'on_bad_file', 'duplicates', 'split_seed')
 
@@ -45,7 +46,7 @@ def folder_of(
   Its name holds a hash of the fields that decide the weights and differ from
   the defaults: where the data lies and what is shown on the way do not.
   """
-  fields = config_lib.changes(config_lib.base(), config)
+  fields = config_io.changes(config_lib.base(), config)
   decisive = {
       key: value for key, (_, value) in fields.items()
       if not key.startswith(('report.', 'runtime.', 'checkpoint.'))

@@ -20,6 +20,7 @@ import jax
 import ml_collections
 
 from vision_jax import config as config_lib
+from vision_jax import config_io
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
              'scikit-learn', 'ml-collections', 'clu', 'dm-pix')
@@ -100,8 +101,8 @@ def prepare(
   """
   path = folder / 'config.json'
   if path.is_file():
-    old = config_lib.from_dict(json.loads(path.read_text()))
-    changed = config_lib.changes(old, config)
+    old = config_io.from_dict(json.loads(path.read_text()))
+    changed = config_io.changes(old, config)
     if changed:
       raise config_lib.ConfigError(
           f'{folder} was made with another config: '

@@ -13,6 +13,7 @@ import numpy as np
 
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
+from vision_jax import config_io
 from vision_jax import metrics
 from vision_jax import stats
 
@@ -53,7 +54,7 @@ def compare(
     ConfigError: If the runs differ in another field, or in their test
       examples.
   """
-  changed = config_lib.changes(
+  changed = config_io.changes(
       checkpoint.read_config(a), checkpoint.read_config(b))
   other = {key: values for key, values in changed.items()
            if not key.startswith((*fields, *_FREE))}
