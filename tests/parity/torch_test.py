@@ -112,3 +112,26 @@ def test_lite0_published_weights_equal_torch():
     expected = model(to_torch(inputs)).numpy()
   actual = spec.module.apply(load(spec, path, 224), inputs, train=False)
   assert weights_helpers.relative(actual, expected) < 1e-4
+
+
+@pytest.mark.parametrize('name, model, size', [
+    ('vit_s16', 'vit_small_patch16_224', 64),
+    ('vit_b16', 'vit_base_patch16_224', 64),
+    ('convnext_tiny', 'convnext_tiny', 97)])
+def test_outputs_equal_timm(name, model, size, tmp_path):
+  # timm needs torchvision, which not every PyTorch has at its side.
+  timm = pytest.importorskip('timm', exc_type=ImportError)
+  options = {'img_size': size} if name.startswith('vit') else {}
+  model = references.randomise_torch(timm.create_model(
+      model, num_classes=references.CLASSES, **options))
+  spec = backbones.build(name, num_classes=references.CLASSES)
+  images = jnp.asarray(weights_helpers.images(size))
+  # timm's ConvNeXt is given the normalised images that ours makes inside.
+  normalise = backbones.build(
+      'densenet121' if name == 'convnext_tiny' else name)
+  with torch.no_grad():
+    expected = model(to_torch(normalise.preprocess(images))).numpy()
+  path = save(model.state_dict(), tmp_path / 'x.safetensors')
+  actual = spec.module.apply(
+      load(spec, path, size), spec.preprocess(images), train=False)
+  assert weights_helpers.relative(actual, expected) < 1e-4
