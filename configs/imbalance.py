@@ -1,6 +1,6 @@
 """The CNN of study 2 on imbalanced sets, and the kit of remedies.
 
-    ./launch.sh --config=configs/imbalance.py
+    python -m vision_jax.main --config=configs/imbalance.py
     python -m vision_jax.main \
         --config=configs/imbalance.py:data=caltech101,ratio=15,rung=plain \
         --config.data.root=../shared/data
@@ -11,8 +11,10 @@ REMEDIES; protocol=sound (tested on the balanced test), published (on the set's
 own test) or modern (the normalized rung with cosine decay, mixup and a
 balanced softmax; `rung` and `remedy` are then `normalized` and `none`).
 
-On caltech101 an epoch takes 22 steps of ten images; 50 of them at 227 pixels
-take about 12 minutes on two CPU cores.
+Expected on two CPU cores: an epoch on caltech101 is 22 steps of ten images; 50
+of them at 227 pixels take about 12 minutes. At 67 pixels and 24 epochs, 15:1,
+plain training reaches balanced accuracy .35 on the balanced test and the
+normalized rung .44 (experiments/imbalance.py).
 """
 
 from vision_jax import config as config_lib
