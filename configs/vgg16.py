@@ -11,8 +11,8 @@ gives no size, batch, optimizer or rate: 224 px, 20 (its 25 steps make k/500),
 Adam and 1e-4 are our choice. VGG16's weights are looked for in the weights
 folder; `--config.model.weights=` (empty) starts from random ones.
 
-Expected on two CPU cores: digits on a random VGG16 in about a minute, which
-shows the plumbing and no accuracy worth naming. `published` scores shuffled
+Expected on two CPU cores: digits on a random VGG16, test accuracy .65 in
+20 seconds, which shows the plumbing and no more. `published` scores shuffled
 predictions: test accuracy at chance, whatever validation says.
 """
 

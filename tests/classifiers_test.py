@@ -1,5 +1,7 @@
 """Encoders with their own preparation, frozen in part, with their weights."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +52,7 @@ def test_a_head_takes_pooled_features_or_the_map(head, shape):
   assert features.shape == shape
 
 
+@pytest.mark.parity  # A minute of compilation.
 def test_first_stages_stay_fixed_with_their_statistics():
   task = make_task(model__frozen_stages=2)
   state = task.init(jax.random.key(0))
@@ -58,7 +61,6 @@ def test_first_stages_stay_fixed_with_their_statistics():
   found = classifiers.make(
       run_helpers.make_config(model__name='mobilenet_v2').model, 3)
   assert len(found.stages) == len(spec.stages)
-  import re
   first = re.compile('|'.join(found.stages[:2]))
   moved = {'frozen': [], 'free': []}
   for name in ('params', 'batch_stats'):

@@ -95,15 +95,18 @@ def _compute(run, state, members, view) -> np.ndarray:
   """Runs the encoder over `members`; float32 [n, ...] in their order."""
 
   @jax.jit
-  def encode(state, arrays, inputs):
+  def encode(state, arrays, inputs, view):
     batch = run.store.gather(arrays, inputs)
     if view is not None:
       batch['image'] = runs.augment_images(run, batch, view)
     return run.task.encode(state, batch)
 
+  # As an argument, so that one compiled program serves all views.
+  view = None if view is None else np.int32(view)
   index = batches.eval_batches(members, run.config.train.eval_batch_size)
   chunks = [
-      np.asarray(encode(state, run.store.arrays, inputs))[:int(mask.sum())]
+      np.asarray(encode(state, run.store.arrays, inputs, view))[
+          :int(mask.sum())]
       for inputs, mask in runs.stream(run, run.store, index)]
   return np.concatenate(chunks)
 
