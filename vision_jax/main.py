@@ -90,7 +90,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
   """Reads the flags; an override of no field ends with the nearest one."""
   try:
     return app.parse_flags_with_usage(argv)
-  except AttributeError as error:
+  except (AttributeError, KeyError) as error:
     print(f'Error: --config.… names no field: {error}', file=sys.stderr)
     sys.exit(2)
 
