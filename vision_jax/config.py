@@ -11,6 +11,8 @@ import types
 
 import ml_collections
 
+from vision_jax import task_config
+
 PROTOCOLS = ('sound', 'published', 'modern')
 
 
@@ -49,6 +51,7 @@ def base() -> ml_collections.ConfigDict:
       devices=0,  # Local devices to use; 0 = all.
       compilation_cache=True,  # Keep compiled programs between runs.
   ))
+  config.gan = task_config.gan()
   config.published = ml_collections.ConfigDict(dict(
       switches=(),  # Names of the mistakes in vision_jax.published; () = none.
       callbacks_from='',  # shared_callbacks: run folder of the fit before.

@@ -124,6 +124,8 @@ def fit(
       value = callbacks.monitored(row, config.callbacks)
       state = _after_epoch(tree['state'], value, epoch + 1, config)
       tree = {'state': state, 'sums': empty()}
+      if run.task.preview is not None:
+        run.task.preview(folder, state, epoch + 1)
       writer.write({
           'epoch': epoch + 1, 'step': int(state.step), **row,
           'rate_scale': float(state.callbacks.rate_scale)})

@@ -81,6 +81,20 @@ class Outcome(NamedTuple):
   batch: Batch
 
 
+class Generator(NamedTuple):
+  """What a task that draws images offers to `--mode=sample` and to reports.
+
+  Attributes:
+    latent_dims: Length d of a latent vector, standard normal.
+    classes: Classes that can be asked for; 0 = unconditional.
+    generate: (state, latents [n, d], labels int32 [n]) -> images [n, H, W, C]
+      in [0, 1], from `state.variables()`.
+  """
+  latent_dims: int
+  classes: int
+  generate: Callable[[TrainState, jax.Array, jax.Array], jax.Array]
+
+
 class Task(NamedTuple):
   """A task, as pure functions of a state, a batch and a key.
 
@@ -112,6 +126,8 @@ class Task(NamedTuple):
   table: Callable[[dict[str, np.ndarray]], dict[str, Any]]
   report: Callable[[Outcome], dict[str, Any]]
   embed: Callable[[TrainState, Batch], jax.Array] | None = None
+  generator: Generator | None = None
+  preview: Callable[[pathlib.Path, TrainState, int], None] | None = None
 
 
 def create_state(
