@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from vision_jax import config as config_lib
 from vision_jax.data import augment
+from vision_jax.data import warp
 
 # Every strength on its own, so that a test can name the one that fails.
 STRENGTHS = {
@@ -88,8 +89,8 @@ def test_affine_equals_scipy(angle, scale, y, x):
   expected = np.stack([
       ndimage.map_coordinates(np.asarray(image[..., c], float), points,
                               order=1, mode='mirror') for c in range(3)], -1)
-  result = augment.affine(image, jnp.asarray(matrix, jnp.float32),
-                          jnp.array([y, x], jnp.float32))
+  result = warp.affine(image, jnp.asarray(matrix, jnp.float32),
+                       jnp.array([y, x], jnp.float32))
   np.testing.assert_allclose(result, expected, atol=2e-4)
 
 
@@ -97,9 +98,9 @@ def test_affine_of_a_quarter_turn_and_a_whole_shift():
   image = _images(1, height=9, width=9)[0]
   turn = jnp.array([[0.0, -1.0], [1.0, 0.0]])
   np.testing.assert_allclose(
-      augment.affine(image, turn, jnp.zeros(2)), jnp.rot90(image, -1),
+      warp.affine(image, turn, jnp.zeros(2)), jnp.rot90(image, -1),
       atol=1e-6)
-  shifted = augment.affine(image, jnp.eye(2), jnp.array([2.0, 0.0]))
+  shifted = warp.affine(image, jnp.eye(2), jnp.array([2.0, 0.0]))
   np.testing.assert_allclose(shifted[:-2], image[2:], atol=1e-6)
 
 

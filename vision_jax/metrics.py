@@ -1,4 +1,4 @@
-"""Whole-set evaluation numbers, and the sums that training keeps on device.
+"""Whole-set numbers of classification, and the sums training keeps on device.
 
 Training sums are masked averages that live inside jit. Evaluation collects one
 row per example and computes once, on the host, in float64, so that neither the
@@ -12,7 +12,6 @@ import functools
 from typing import Any
 
 from clu import metrics as clu_metrics
-import dm_pix
 import flax.struct
 import jax
 import numpy as np
@@ -233,35 +232,6 @@ def per_class(
         'f1': _rate(2 * correct, n + n_predicted),
     })
   return rows
-
-
-def reconstruction(
-    mse_per_example: np.ndarray, *, data_range: float
-) -> dict[str, float]:
-  """Returns n, the mean squared error and the mean PSNR in decibels.
-
-  Args:
-    mse_per_example: float [n], mean squared error of each image.
-    data_range: largest minus smallest possible pixel value.
-
-  Returns:
-    `psnr` is the mean over images of each image's 10 log10(range^2 / mse), and
-    infinite where an image is reproduced exactly.
-  """
-  mse = np.asarray(mse_per_example, np.float64)
-  with np.errstate(divide='ignore'):
-    psnr = 10 * np.log10(data_range**2 / mse)
-  return {'n': len(mse), 'mse': float(mse.mean()), 'psnr': float(psnr.mean())}
-
-
-def ssim(a: jax.Array, b: jax.Array) -> jax.Array:
-  """Returns the structural similarity [B] of images [B, H, W, C] in [0, 1].
-
-  The 11-pixel Gaussian window of Wang et al., 2004, "Image quality assessment",
-  shrinks to the largest odd size that fits images with a smaller side.
-  """
-  side = min(11, a.shape[-3], a.shape[-2])
-  return dm_pix.ssim(a, b, filter_size=side - (side + 1) % 2)
 
 
 def permutation_guard(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from vision_jax import config as config_lib
+from vision_jax import image_metrics
 from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import optim
@@ -88,7 +89,7 @@ def make(
 
   def summarize(outputs):
     return {'loss': float(outputs['loss'].mean(dtype='float64')),
-            **metrics.reconstruction(outputs['mse'], data_range=1.0)}
+            **image_metrics.reconstruction(outputs['mse'], data_range=1.0)}
 
   def table(outputs):
     return {'mse': outputs['mse'].tolist()}
