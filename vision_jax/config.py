@@ -52,6 +52,8 @@ def base() -> ml_collections.ConfigDict:
       compilation_cache=True,  # Keep compiled programs between runs.
   ))
   config.gan = task_config.gan()
+  config.noise = task_config.noise()
+  config.vae = task_config.vae()
   config.published = ml_collections.ConfigDict(dict(
       switches=(),  # Names of the mistakes in vision_jax.published; () = none.
       callbacks_from='',  # shared_callbacks: run folder of the fit before.
@@ -67,6 +69,9 @@ def _data() -> ml_collections.ConfigDict:
       csv_file='metadata.csv',  # csv: table below path.
       csv_path_column='file_path',  # csv: column of image paths.
       csv_label_column='family',  # csv: column of labels.
+      # csv: columns of the labels' ancestors, the highest first; class names
+      # are then paths such as animalia/chordata/felidae.
+      csv_parent_columns=(),
       classes=(),  # Class names to keep; () = all.
       group_pattern='',  # Regex on ids; its group 1 never straddles a split.
       exclude_pattern='',  # Regex on ids to leave out.
@@ -75,6 +80,9 @@ def _data() -> ml_collections.ConfigDict:
       resize='squash',  # squash, or crop (short side, then centre).
       test_fraction=0.2,  # Where the source has no test split of its own.
       validation_fraction=0.15,  # Of the labelled training examples.
+      # class: down in each class, and nested in label_fraction; total: up,
+      # once for all classes together.
+      validation_rounding='class',
       label_fraction=1.0,  # Of the training pool; the rest is unlabelled.
       split_seed=0,  # Splits follow from it alone.
       imbalance=ml_collections.ConfigDict(dict(
@@ -86,6 +94,11 @@ def _data() -> ml_collections.ConfigDict:
           test='balanced',  # balanced, or own: as imbalanced as training.
           test_per_class=10,  # Examples a class of the balanced test.
       )),
+      # On every image of every split: none, greyscale, circle,
+      # peripheral_blur, masks or rembg (data/filters.py).
+      filter='none',
+      masks='',  # masks: folder of masks, <id>.png, white where kept.
+      screened='',  # Table of ids to drop from all splits (data/screening.py).
       on_bad_file='skip',  # skip (reported by name) or refuse.
       duplicates='refuse',  # Exact copies across splits: refuse or warn.
       max_pixels=100_000_000,  # Larger images are bad files.

@@ -10,19 +10,46 @@ def gan() -> ml_collections.ConfigDict:
   """Returns `config.gan`, read by tasks/gan.py."""
   return ml_collections.ConfigDict(dict(
       latent_dims=100,  # Length of the noise vector.
+      generator_features=(256, 256, 256, 128),  # Each doubles the image.
+      discriminator_features=(32, 64, 128, 256, 512),
+      norm='batch',  # Of the discriminator: batch, spectral or none.
       conditional=False,  # Draw each class by its label.
       loss='non_saturating',  # Or least_squares, hinge, wasserstein.
-      label_smoothing=0.0,  # Real targets 1 - s; non_saturating only.
-      label_noise=0.0,  # Targets move inwards by up to so much.
-      gradient_penalty=0.0,  # wasserstein: weight, 10 in the paper.
+      label_smoothing=0.0,  # non_saturating: real targets are lower by this,
+      label_noise=0.0,  # and all move inwards by up to this.
+      gradient_penalty=0.0,  # wasserstein: its weight, 10 in the paper.
       r1=0.0,  # Weight of |grad D|^2 / 2 at real images.
-      r1_every=1,  # Steps between two penalties, whose weight grows with it.
+      r1_every=1,  # Steps between two such penalties.
       lecam=0.0,  # Weight of the LeCam regulariser.
-      diff_augment=(),  # color, translation, cutout: on all D sees.
+      diff_augment=(),  # color, translation, cutout: on all that D sees.
       discriminator_steps=1,  # Updates of D for one of G.
-      discriminator_rate=1.0,  # D's learning rate as a multiple of G's.
+      discriminator_rate=1.0,  # Its learning rate as a multiple of G's.
       preview_epochs=5,  # Epochs between sample grids; 0 = none.
       preview_count=36,  # Images of a grid.
-      measure_images=0,  # Samples for the measures at the end; 0 = as test.
-      extractor='pixels',  # Features of the measures: pixels, or a backbone.
+  ))
+
+
+def noise() -> ml_collections.ConfigDict:
+  """Returns `config.noise`, read by tasks/reconstruction.py and tasks/vae.py.
+
+  What the network sees; its target stays clean.
+  """
+  return ml_collections.ConfigDict(dict(
+      kind='none',  # none, salt_pepper, gaussian or masking.
+      salt=0.1,  # salt_pepper: rate of white pixels.
+      pepper=0.1,  # salt_pepper: rate of black pixels.
+      std=0.1,  # gaussian: standard deviation; images are in [0, 1].
+      masking=0.25,  # masking: rate of black pixels.
+  ))
+
+
+def vae() -> ml_collections.ConfigDict:
+  """Returns `config.vae`, read by tasks/vae.py."""
+  return ml_collections.ConfigDict(dict(
+      latent_dims=32,  # Length of a latent vector.
+      likelihood='bernoulli',  # Of a pixel: bernoulli or gaussian.
+      std=0.1,  # gaussian: its standard deviation.
+      beta=1.0,  # Weight of the KL term; 1 is the ELBO.
+      warmup_epochs=0.0,  # Epochs in which that weight grows from 0.
+      free_bits=0.0,  # Nats a latent dimension whose KL costs nothing.
   ))

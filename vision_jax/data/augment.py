@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from vision_jax.data import noise
 from vision_jax.data import warp
 
 Key = jax.Array
@@ -57,10 +58,10 @@ def make(config: ml_collections.ConfigDict) -> Augment:
   if config.cutout:
     steps.append(lambda key, image: _cutout(key, image, config.cutout))
   if config.gaussian_noise:
-    steps.append(lambda key, image: gaussian_noise(
+    steps.append(lambda key, image: noise.gaussian(
         key, image, config.gaussian_noise))
   if config.salt_pepper_salt or config.salt_pepper_pepper:
-    steps.append(lambda key, image: salt_and_pepper(
+    steps.append(lambda key, image: noise.salt_and_pepper(
         key, image, config.salt_pepper_salt, config.salt_pepper_pepper))
 
   def augment(key: Key, image: jax.Array) -> jax.Array:
@@ -132,35 +133,6 @@ def mix(
       'target': own * one_hot + (1 - own) * one_hot[partner],
       'share': own[:, 0], 'partner': partner,
   }
-
-
-def salt_and_pepper(
-    key: Key, images: jax.Array, salt: float, pepper: float
-) -> jax.Array:
-  """Sets a share `salt` of the pixels to 1 and a share `pepper` to 0.
-
-  One uniform number decides for a pixel, all its channels together, so that
-  the expected rates are exactly these and no pixel is hit twice.
-
-  Args:
-    key: jax.random key.
-    images: float [..., H, W, C].
-    salt: rate of white pixels.
-    pepper: rate of black pixels; with `salt` at most 1.
-  """
-  u = jax.random.uniform(key, (*images.shape[:-1], 1))
-  return jnp.where(u < salt, 1.0, jnp.where(u >= 1 - pepper, 0.0, images))
-
-
-def gaussian_noise(key: Key, images: jax.Array, std: float) -> jax.Array:
-  """Adds normal noise of deviation `std` to every value and clips to [0, 1]."""
-  noise = std * jax.random.normal(key, images.shape, images.dtype)
-  return jnp.clip(images + noise, 0.0, 1.0)
-
-
-def masking_noise(key: Key, images: jax.Array, rate: float) -> jax.Array:
-  """Sets a share `rate` of the pixels to 0, all channels together."""
-  return salt_and_pepper(key, images, 0.0, rate)
 
 
 def _random_affine(
