@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from vision_jax import image_metrics
 from vision_jax import metrics
 from vision_jax import stats
 from vision_jax import task as task_lib
@@ -85,29 +86,46 @@ def prediction_rows(
 def reconstruction(
     outcome: task_lib.Outcome,
     *,
-    reconstruct: Callable[..., Any],
+    rows: Callable[..., Any],
     with_figures: bool) -> dict[str, Any]:
-  """Writes the error of every test image and a figure of a few.
+  """Writes the errors of every test image and a figure of a few.
 
   Args:
-    outcome: Of a reconstruction run.
-    reconstruct: (state, batch) -> images [B, H, W, C] in [0, 1].
+    outcome: Of a run that restores images; its outputs have `mse` and `ssim`.
+    rows: (state, batch) -> images [B, H, W, C] in [0, 1] by the name of their
+      row in the figure.
     with_figures: Whether PNG files are drawn.
 
   Returns:
-    The 95 % interval of the mean squared error over the test images.
+    95 % intervals of mean squared error, PSNR and SSIM over the test images.
   """
   outputs = outcome.outputs['test']
+  columns = {name: outputs[name].tolist() for name in ('mse', 'ssim')}
   writers.write_csv(
-      outcome.folder / 'predictions.csv',
-      prediction_rows(outcome, {'mse': outputs['mse'].tolist()}))
+      outcome.folder / 'predictions.csv', prediction_rows(outcome, columns))
   if with_figures:
-    images = np.asarray(outcome.batch['image'])
-    restored = np.asarray(reconstruct(outcome.state, outcome.batch))
     figures.reconstructions(
-        {'original': images, 'reconstruction': np.clip(restored, 0, 1)},
+        {name: np.clip(images, 0, 1)
+         for name, images in rows(outcome.state, outcome.batch).items()},
         outcome.folder / 'figures' / 'reconstructions.png')
-  interval = stats.bootstrap(
-      lambda mse: float(mse.mean(dtype=np.float64)), (outputs['mse'],),
-      strata=np.zeros(len(outputs['mse']), int))
-  return {'intervals': {'mse': [interval.low, interval.high]}}
+  return {'intervals': restoration_intervals(outputs)}
+
+
+def restoration_intervals(
+    outputs: dict[str, np.ndarray]) -> dict[str, list[float]]:
+  """Returns {metric: [low, high]} at 95 % over images.
+
+  Args:
+    outputs: `mse` and `ssim` of each image, [n].
+  """
+  def summary(mse, ssim):
+    numbers = image_metrics.reconstruction(mse, data_range=1.0)
+    return {**numbers, 'ssim': float(ssim.mean(dtype=np.float64))}
+  result = {}
+  for name in ('mse', 'psnr', 'ssim'):
+    interval = stats.bootstrap(
+        lambda *arrays, name=name: summary(*arrays)[name],
+        (outputs['mse'], outputs['ssim']),
+        strata=np.zeros(len(outputs['mse']), int))
+    result[name] = [interval.low, interval.high]
+  return result

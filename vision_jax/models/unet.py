@@ -22,7 +22,7 @@ HEAD_RANGE = {
     'tanh': (-1.0, 1.0),
     'linear': (-math.inf, math.inf),
 }
-_HEADS = {'sigmoid': nn.sigmoid, 'tanh': jnp.tanh, 'linear': lambda x: x}
+HEADS = {'sigmoid': nn.sigmoid, 'tanh': jnp.tanh, 'linear': lambda x: x}
 SKIPS = ('add', 'concat', 'none')
 VARIANTS = ('plain', 'residual')
 
@@ -168,4 +168,4 @@ class UNet(nn.Module):
         x = jnp.concatenate([x, shallower], axis=-1)
       if self.variant == 'residual':
         x = self.refine[i](x)
-    return _HEADS[self.head](self.up[-1](x).astype(jnp.float32))
+    return HEADS[self.head](self.up[-1](x).astype(jnp.float32))
