@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from vision_jax import config as config_lib
+from vision_jax import quantisation
 from vision_jax import results
 from vision_jax import runs
 from vision_jax import task as task_lib
@@ -30,7 +31,7 @@ def predict(
 
   Args:
     config: The config of the run.
-    folder: The folder of a finished run.
+    folder: The folder of a finished run, or of its quantised export.
     images: A folder; images are found below it at any depth.
 
   Raises:
@@ -40,9 +41,12 @@ def predict(
   config = config_lib.replace(config, model__weights='')
   paths, pixels = _read(pathlib.Path(images), config.data)
   names = results.read(folder)['class_names']
-  task = runs.make_task(config, task_lib.Info(
-      tuple(names), tuple(pixels.shape[1:]), steps_per_epoch=1))
-  state = runs.load_state(task, config, folder)
+  info = task_lib.Info(tuple(names), tuple(pixels.shape[1:]), steps_per_epoch=1)
+  if quantisation.exists(folder):
+    task, state = quantisation.restore(config, info, folder)
+  else:
+    task = runs.make_task(config, info)
+    state = runs.load_state(task, config, folder)
   size = config.train.eval_batch_size
   step = jax.jit(task.eval_step)
   rows = []
