@@ -8,19 +8,24 @@ from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 import weights_helpers
 
 from vision_jax import pretrained
 from vision_jax.models import backbones
+from vision_jax.models import vit
 
 GOLDEN = (
-    'vgg16', 'resnet50', 'densenet121', 'mobilenet_v2', 'efficientnet_b0',
-    'efficientnet_lite0', 'vit_s16', 'convnext_tiny')
-# Parameters and statistics without the classifier, as Keras and timm count.
+    'vgg16', 'resnet50', 'resnet50_torch', 'densenet121', 'mobilenet_v2',
+    'mobilenet_v2_torch', 'efficientnet_b0', 'efficientnet_lite0', 'vit_s16',
+    'convnext_tiny')
+# Parameters and statistics without the classifier, as Keras, timm and
+# torchvision count.
 COUNTS = {
     'vgg16': 14_714_688, 'vgg19': 20_024_384, 'resnet50': 23_587_712,
     'resnet101': 42_658_176, 'densenet121': 7_037_504,
+    'resnet50_torch': 23_561_152, 'resnet101_torch': 42_605_504,
     'mobilenet_v2': 2_257_984, 'efficientnet_b0': 4_049_571,
     'efficientnet_b1': 6_575_239, 'efficientnet_b2': 7_768_569,
     'efficientnet_b3': 10_783_535, 'vit_s16': 21_665_664,
@@ -39,7 +44,7 @@ def shapes_of(name, size=64, classes=3):
 
 def write_file(name, tensors, folder):
   """A weight file in the layout of the family, with tensors by name."""
-  if name in ('vit_s16', 'efficientnet_lite0'):
+  if name in ('vit_s16', 'efficientnet_lite0') or name.endswith('_torch'):
     import safetensors.numpy
     path = folder / f'{name}.safetensors'
     safetensors.numpy.save_file(
@@ -133,6 +138,24 @@ def test_unknown_level_and_name_are_errors():
             method='features'), shapes)
   with pytest.raises(ValueError, match='resnet51.*resnet50'):
     backbones.build('resnet51')
+
+
+@pytest.mark.parametrize('old, new', [(14, 4), (4, 6), (6, 5)])
+def test_positions_are_resampled_as_pillow_resamples(old, new):
+  table = np.random.default_rng(0).normal(size=(1, old**2 + 1, 2))
+  table = table.astype(np.float32)
+  result = vit.resample_positions(table, (1, new**2 + 1, 2))
+  np.testing.assert_array_equal(result[:, 0], table[:, 0])
+  for channel in range(2):
+    grid = Image.fromarray(table[0, 1:, channel].reshape(old, old))
+    expected = np.asarray(grid.resize((new, new), Image.Resampling.BICUBIC))
+    np.testing.assert_allclose(
+        result[0, 1:, channel].reshape(new, new), expected, atol=1e-5)
+
+
+def test_positions_of_no_square_grid_stay_and_do_not_fit():
+  table = np.zeros((1, 13, 2), np.float32)  # 3 x 4 patches
+  assert vit.resample_positions(table, (1, 17, 2)) is table
 
 
 def test_vit_refuses_sizes_that_are_no_multiple_of_its_patch():

@@ -17,9 +17,9 @@ from vision_jax.models import backbones
 
 # One of each family; sizes that are odd wherever the network allows it.
 SIZES = {
-    'vgg16': 33, 'resnet50': 49, 'densenet121': 49, 'mobilenet_v2': 49,
-    'efficientnet_b0': 49, 'efficientnet_lite0': 49, 'vit_s16': 48,
-    'convnext_tiny': 49}
+    'vgg16': 33, 'resnet50': 49, 'resnet50_torch': 49, 'densenet121': 49,
+    'mobilenet_v2': 49, 'mobilenet_v2_torch': 48, 'efficientnet_b0': 49,
+    'efficientnet_lite0': 49, 'vit_s16': 48, 'convnext_tiny': 49}
 
 
 def compute(name):
@@ -39,7 +39,10 @@ def compute(name):
         for weight in model.weights}
   else:
     import torch
-    if name == 'vit_s16':
+    if name.endswith('_torch'):
+      import torchvision_test
+      model = torchvision_test.make(name, size)
+    elif name == 'vit_s16':
       model = references.vit(384, 6, size, classes)
     else:
       import torch_test

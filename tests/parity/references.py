@@ -135,7 +135,29 @@ def randomise_torch(model, seed=0):
   """Sets each tensor of a PyTorch model to the one of its name."""
   import torch
   state = model.state_dict()
+  # 'in_proj_weight' is a kernel, though not called a weight.
   model.load_state_dict({
       name: torch.tensor(weights_helpers.tensor(
-          name, tuple(value.shape), seed)) for name, value in state.items()})
+          name.replace('in_proj_', 'in_proj.'), tuple(value.shape), seed))
+      for name, value in state.items()})
   return model.eval()
+
+
+def torchvision_models():
+  """torchvision's networks, even where its compiled operators do not load.
+
+  That of PyPI is built for a PyTorch with CUDA; networks do without them, but
+  the import wants their names.
+  """
+  import torch
+  try:
+    from torchvision import models
+  except RuntimeError:
+    library = torch.library.Library('torchvision', 'DEF')
+    for name in ('nms', 'qnms', 'roi_align', 'roi_pool', 'ps_roi_align',
+                 'ps_roi_pool', 'deform_conv2d'):
+      for form in (name, f'_{name}_backward'):
+        library.define(f'{form}(Tensor x) -> Tensor')
+    torchvision_models.library = library  # Names go when it does.
+    from torchvision import models
+  return models

@@ -1,5 +1,7 @@
 """Backbones against PyTorch, through the three layouts of its files."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,7 +122,10 @@ def test_lite0_published_weights_equal_torch():
     ('convnext_tiny', 'convnext_tiny', 97)])
 def test_outputs_equal_timm(name, model, size, tmp_path):
   # timm needs torchvision, which not every PyTorch has at its side.
-  timm = pytest.importorskip('timm', exc_type=ImportError)
+  if importlib.util.find_spec('torchvision') is None:
+    pytest.skip('torchvision is not installed')
+  references.torchvision_models()
+  timm = pytest.importorskip('timm')
   options = {'img_size': size} if name.startswith('vit') else {}
   model = references.randomise_torch(timm.create_model(
       model, num_classes=references.CLASSES, **options))

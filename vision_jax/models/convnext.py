@@ -1,7 +1,8 @@
 """ConvNeXt-Tiny (Liu et al., arXiv:2201.03545), as Keras and timm have it.
 
 Images are normalised inside, as in Keras, so preprocessing is RGB in [0, 1]
-to [0, 255]. Files of both layouts load; they hold the same network.
+to [0, 255]. Keras', timm's and torchvision's files load; they hold the same
+network.
 """
 
 import functools
@@ -94,10 +95,32 @@ def _keras_layer(path: tuple[str, ...]) -> str:
 
 
 def _adapt(file) -> dict[str, np.ndarray]:
-  """Gives the last normalisation, nameless without a top, its name."""
+  """Gives Keras' last normalisation its name, torchvision's layers timm's."""
+  if file.layout == 'torch':
+    return dict(_from_torchvision(*item) for item in file.tensors.items())
+  # It has no name of its own without a top.
   return {
       re.sub('^layer_normalization/', f'{_PREFIX}head_layernorm/', key): value
       for key, value in file.tensors.items()}
+
+
+def _from_torchvision(name: str, value: np.ndarray):
+  """Name and tensor as timm has them; timm's own stay as they are."""
+  match = re.match(r'features\.(\d)\.', name)
+  if match and match[1] == '0':
+    name = name.replace('features.0.', 'stem.')
+  elif match:
+    stage, block = int(match[1]) // 2, int(match[1]) % 2
+    name = (f'stages.{stage}.{"blocks" if block else "downsample"}.'
+            f'{name[match.end():]}')
+  for old, new in (
+      ('.block.0.', '.conv_dw.'), ('.block.2.', '.norm.'),
+      ('.block.3.', '.mlp.fc1.'), ('.block.5.', '.mlp.fc2.'),
+      ('classifier.0.', 'head.norm.'), ('classifier.2.', 'head.fc.')):
+    name = name.replace(old, new)
+  if name.endswith('.layer_scale'):
+    return name.replace('layer_scale', 'gamma'), value.reshape(-1)
+  return name, value
 
 
 def _torch_layer(path: tuple[str, ...]) -> str:

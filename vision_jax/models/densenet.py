@@ -1,13 +1,17 @@
 """DenseNet121 (Huang et al., arXiv:1608.06993), as Keras has it.
 
 Preprocessing: RGB in [0, 1] to ImageNet's zero mean and unit deviation.
+torchvision's files load, too: they hold the same network, but for a
+BatchNorm epsilon of 1e-5.
 """
 
 import functools
+import re
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from vision_jax.models import layers
 from vision_jax.models import spec
@@ -79,6 +83,33 @@ class DenseNet(spec.Backbone):
     return maps, x
 
 
+def _torch_layer(path: tuple[str, ...]) -> str:
+  """Name of a layer in torchvision's files."""
+  name = '/'.join(path)
+  for pattern, replacement in (
+      (r'^conv1_conv$', 'features.conv0'),
+      (r'^conv1_bn$', 'features.norm0'),
+      (r'^bn$', 'features.norm5'),
+      (r'^predictions$', 'classifier'),
+      (r'/0_bn$', '.norm1'), (r'/1_conv$', '.conv1'),
+      (r'/1_bn$', '.norm2'), (r'/2_conv$', '.conv2'),
+      (r'/bn$', '.norm'), (r'/conv$', '.conv')):
+    name = re.sub(pattern, replacement, name)
+  match = re.match(r'(?:conv(\d)_block(\d+)|pool(\d))\.', name)
+  if not match:
+    return name
+  stage, block, pool = match.groups()
+  start = f'transition{int(pool) - 1}.' if pool else (
+      f'denseblock{int(stage) - 1}.denselayer{block}.')
+  return f'features.{start}{name[match.end():]}'
+
+
+def _adapt(file) -> dict[str, np.ndarray]:
+  """Gives the layers of torchvision's published file their later names."""
+  return {re.sub(r'\.(norm|conv)\.(\d)\.', r'.\1\2.', key): value
+          for key, value in file.tensors.items()}
+
+
 def make_spec(name: str, **options) -> spec.Spec:
   """Builds 'densenet121'; `options` are `DenseNet`'s attributes."""
   return spec.Spec(
@@ -94,5 +125,6 @@ def make_spec(name: str, **options) -> spec.Spec:
       weights=spec.keras_weights(
           'densenet', 'densenet121_weights_tf_dim_ordering_tf_kernels',
           '.h5', '_notop.h5', _DIGESTS),
-      head=('predictions',),
-      layer_names={'keras': spec.keras_layer})
+      head=('predictions', 'classifier'),
+      layer_names={'keras': spec.keras_layer, 'torch': _torch_layer},
+      adapt=_adapt)

@@ -6,6 +6,7 @@ architecture, and reads no file.
 """
 
 from collections.abc import Callable, Mapping
+import types
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 _KERAS = 'https://storage.googleapis.com/tensorflow/keras-applications/'
+_TORCHVISION = 'https://download.pytorch.org/models/'
 
 
 class Weights(NamedTuple):
@@ -25,8 +27,9 @@ class Weights(NamedTuple):
   Attributes:
     file: its name, in the cache folder too.
     url: where it is published; '' where only a package ships it.
-    digest: 'sha256:...' or 'md5:...' as its publisher states it; '' where
-      none is published, so that only the tensors themselves are checked.
+    digest: 'sha256:...' or 'md5:...' as its publisher states it, be it the
+      first digits alone; '' where none is published, so that only the tensors
+      themselves are checked.
     package: (import name, path inside it) of a package that ships the file.
   """
   file: str
@@ -57,6 +60,8 @@ class Spec(NamedTuple):
       its layer's name in a file of that layout; the other layouts are refused.
     adapt: weight file (`vision_jax.pretrained.File`) -> its tensors under the
       names that `layer_names` gives.
+    fit: name of a tensor -> function from (tensor, wanted shape) to a tensor,
+      for those that depend on the size of the images.
   """
   name: str
   module: nn.Module
@@ -68,6 +73,7 @@ class Spec(NamedTuple):
   head: tuple[str, ...]
   layer_names: Mapping[str, Callable[[tuple[str, ...]], str]]
   adapt: Callable[[Any], dict[str, np.ndarray]] = lambda file: file.tensors
+  fit: Mapping[str, Callable[..., np.ndarray]] = types.MappingProxyType({})
 
 
 class Backbone(nn.Module):
@@ -114,6 +120,12 @@ def keras_weights(
       kind: Weights(file + end, f'{url}{file}{end}', digest)
       for kind, end, digest in zip(
           ('top', 'notop'), (top, notop), digests, strict=True)}
+
+
+def torch_weights(file: str) -> Weights:
+  """A file of torchvision, whose name ends in the digits of its SHA-256."""
+  digits = file.removesuffix('.pth').rpartition('-')[2]
+  return Weights(file, _TORCHVISION + file, f'sha256:{digits}')
 
 
 def check_images(images: jax.Array) -> None:

@@ -1,12 +1,15 @@
 """VGG16 and VGG19 (Simonyan & Zisserman, arXiv:1409.1556), as Keras has them.
 
-Preprocessing: RGB in [0, 1] to BGR in [0, 255] less ImageNet's mean.
-The classifier flattens the last map, so with classes the image size is fixed
-by the weights (224 for the published ones).
+Preprocessing: RGB in [0, 1] to BGR in [0, 255] less ImageNet's mean. The
+names that end in '_torch' are the same networks for torchvision's files, with
+ImageNet's zero mean and unit deviation. The classifier flattens the last map,
+so with classes the image size is fixed by the weights (224 for the published
+ones).
 """
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from vision_jax.models import layers
 from vision_jax.models import spec
@@ -21,7 +24,10 @@ _DIGESTS = {
         'md5:cbe5617147190e668d6c5d5026f83318',
         'md5:253f8cb515780f3b799900260a226db6'),
 }
-NAMES = tuple(_DEPTHS)
+_TORCH = {'vgg16': 'vgg16-397923af.pth', 'vgg19': 'vgg19-dcbb9e9d.pth'}
+_TORCH_HEAD = {'fc1': 'classifier.0', 'fc2': 'classifier.3',
+               'predictions': 'classifier.6'}
+NAMES = (*_DEPTHS, *(f'{name}_torch' for name in _TORCH))
 
 
 class VGG(spec.Backbone):
@@ -54,17 +60,48 @@ class VGG(spec.Backbone):
         self.num_classes, dtype=self.dtype, name='predictions')(x)
 
 
+def _torch_names(depths: tuple[int, ...]) -> dict[str, str]:
+  """Names of the layers in torchvision's files, by ours."""
+  names, index = dict(_TORCH_HEAD), 0
+  for block, depth in enumerate(depths, 1):
+    for conv in range(1, depth + 1):
+      names[f'block{block}_conv{conv}'] = f'features.{index}'
+      index += 2  # A ReLU follows each convolution,
+    index += 1  # and a pooling layer each block.
+  return names
+
+
+def _adapt_torch(file) -> dict[str, np.ndarray]:
+  """Brings the first dense layer's inputs from [C, h, w] to [h, w, C]."""
+  tensors = dict(file.tensors)
+  name = f'{_TORCH_HEAD["fc1"]}.weight'
+  if name in tensors and tensors[name].shape[1:] == (512 * 7 * 7,):
+    weight = tensors[name].reshape(-1, 512, 7, 7)
+    tensors[name] = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+  return tensors
+
+
 def make_spec(name: str, **options) -> spec.Spec:
-  """Builds 'vgg16' or 'vgg19'; `options` are `VGG`'s attributes."""
-  return spec.Spec(
+  """Builds one of `NAMES`; `options` are `VGG`'s attributes."""
+  base = name.removesuffix('_torch')
+  record = spec.Spec(
       name=name,
-      module=VGG(depths=_DEPTHS[name], **options),
+      module=VGG(depths=_DEPTHS[base], **options),
       preprocess=spec.centre_bgr,
       input_range=(0.0, 1.0),
       image_size=224,
       stages={f'block{i}': rf'block{i}_conv\d+/.*' for i in range(1, 6)},
       weights=spec.keras_weights(
-          name, f'{name}_weights_tf_dim_ordering_tf_kernels',
-          '.h5', '_notop.h5', _DIGESTS[name]),
+          base, f'{base}_weights_tf_dim_ordering_tf_kernels',
+          '.h5', '_notop.h5', _DIGESTS[base]),
       head=('fc1', 'fc2', 'predictions'),
       layer_names={'keras': spec.keras_layer})
+  if name == base:
+    return record
+  names = _torch_names(_DEPTHS[base])
+  return record._replace(
+      preprocess=spec.standardise,
+      weights={'top': spec.torch_weights(_TORCH[base])},
+      head=tuple(_TORCH_HEAD.values()),
+      layer_names={'torch': lambda path: names[path[0]]},
+      adapt=_adapt_torch)

@@ -120,9 +120,11 @@ def load(
   """
   file = read(path)
   if file.layout not in spec.layer_names:
+    remedy = (": torchvision's files belong to the names that end in _torch"
+              if file.layout == 'torch' else '')
     raise ValueError(
         f'{path} has the layout of {file.layout}; {spec.name} is published in '
-        f'that of {" and ".join(spec.layer_names)}')
+        f'that of {" and ".join(spec.layer_names)}{remedy}')
   tensors = spec.adapt(file)
   wanted = traverse_util.flatten_dict(dict(variables))
   paths = {key[1:] for key in wanted}
@@ -136,6 +138,8 @@ def load(
       problems.append(f'missing {name} for {"/".join(key)}')
       continue
     array = _arrange(file.layout, tensors[name], key[-1])
+    if name in spec.fit:
+      array = spec.fit[name](array, leaf.shape)
     if array.shape != leaf.shape:
       problems.append(
           f'misshapen {name}: {array.shape}, where {"/".join(key)} is '

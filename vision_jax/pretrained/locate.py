@@ -71,7 +71,7 @@ def _verify(weights, path) -> None:
   algorithm, _, expected = weights.digest.partition(':')
   with open(path, 'rb') as file:
     actual = hashlib.file_digest(file, algorithm).hexdigest()
-  if actual != expected:
+  if not actual.startswith(expected):
     raise ValueError(
         f'{path}: {algorithm} {actual} is not the published {expected}; '
         'remove the file to fetch it again')

@@ -54,6 +54,7 @@ def _rebuild_parameter(tensor, *unused):
 
 _ALLOWED = {
     ('collections', 'OrderedDict'): collections.OrderedDict,
+    ('torch._utils', '_rebuild_tensor'): _rebuild_tensor,
     ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor,
     ('torch._utils', '_rebuild_parameter'): _rebuild_parameter,
     # Types stand for themselves as strings, so that none can be called.
