@@ -25,9 +25,9 @@ def decode(config):
 def reads(monkeypatch):
   """The indices of all examples read."""
   found, examine = [], audit._examine
-  def watch(read, index, options):
+  def watch(source, index, *options):
     found.append(index)
-    return examine(read, index, options)
+    return examine(source, index, *options)
   monkeypatch.setattr(audit, '_examine', watch)
   return found
 

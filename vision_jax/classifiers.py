@@ -14,8 +14,11 @@ import ml_collections
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import pretrained
+from vision_jax.models import autoencoders
 from vision_jax.models import backbones
+from vision_jax.models import cnn
 from vision_jax.models import heads
+from vision_jax.models import hierarchy
 from vision_jax.models import imbalance_cnn
 from vision_jax.models import inputs
 from vision_jax.models import unet
@@ -41,18 +44,40 @@ class Classifier(NamedTuple):
 
 
 def make(
-    config: ml_collections.ConfigDict, num_classes: int) -> Classifier:
+    config: ml_collections.ConfigDict,
+    num_classes: int,
+    *,
+    parents: tuple[int, ...] = ()) -> Classifier:
   """Returns the classifier that the node `config.model` describes.
+
+  Args:
+    config: The node.
+    num_classes: Number of classes; 0 ends before the logits.
+    parents: The parent of each class, for a hierarchical head; () = a plain
+      one.
 
   Raises:
     ConfigError: For an unknown network or input range.
   """
-  names = ('unet', 'imbalance_cnn', *backbones.NAMES)
+  plain = {
+      'unet': _unet, 'imbalance_cnn': _imbalance_cnn, 'cnn': _cnn,
+      'dense_autoencoder': _dense_autoencoder,
+      'conv_autoencoder': _conv_autoencoder}
+  names = (*plain, *backbones.NAMES)
   config_lib.choose('model.name', config.name, dict.fromkeys(names))
   if config.name in backbones.NAMES:
-    return _backbone(config, num_classes)
-  module = {'unet': _unet, 'imbalance_cnn': _imbalance_cnn}[config.name](
-      config, num_classes)
+    found = _backbone(config, num_classes)
+  else:
+    found = _plain(config, plain[config.name](config, num_classes))
+  if not parents:
+    return found
+  head = hierarchy.HierarchicalHead(
+      parents, config.head, jnp.dtype(config.dtype))
+  return found._replace(module=found.module.clone(head=head))
+
+
+def _plain(config, module) -> Classifier:
+  """A network of a study: its input range is the config's to choose."""
   return Classifier(
       module=module,
       prepare=config_lib.choose('model.input', config.input, inputs.RANGES),
@@ -80,6 +105,26 @@ def _unet(config, num_classes):
   encoder = unet.Encoder(
       tuple(config.features), config.dropout, config.variant, dtype)
   return heads.Classifier(encoder, heads.Head(num_classes, config.head, dtype))
+
+
+def _cnn(config, num_classes):
+  dtype = jnp.dtype(config.dtype)
+  return heads.Classifier(
+      cnn.Encoder(dtype=dtype), heads.Head(num_classes, config.head, dtype))
+
+
+def _dense_autoencoder(config, num_classes):
+  dtype = jnp.dtype(config.dtype)
+  return heads.Classifier(
+      autoencoders.DenseEncoder(tuple(config.features), dtype),
+      heads.Head(num_classes, config.head, dtype))
+
+
+def _conv_autoencoder(config, num_classes):
+  dtype = jnp.dtype(config.dtype)
+  return heads.Classifier(
+      autoencoders.ConvEncoder(tuple(config.features), dtype),
+      heads.Head(num_classes, config.head, dtype))
 
 
 def _imbalance_cnn(config, num_classes):

@@ -44,6 +44,7 @@ def base() -> ml_collections.ConfigDict:
       progress=True,  # A progress bar on standard error.
       tensorboard=False,  # Event files in the run folder (tensorboardX).
       wandb=False,  # Weights & Biases; offline where there is no network.
+      keras_log=False,  # keras_log.csv, with the columns of Keras' CSVLogger.
       figures=True,  # PNG files in the run folder.
       guard=True,  # Refuse test predictions that look misaligned.
   ))
@@ -54,16 +55,22 @@ def base() -> ml_collections.ConfigDict:
   config.gan = task_config.gan()
   config.noise = task_config.noise()
   config.vae = task_config.vae()
+  config.semi = task_config.semi(weak=_augment(), strong=_augment())
+  config.taxonomy = task_config.taxonomy()
+  config.contrastive = task_config.contrastive(views=_augment())
   config.published = ml_collections.ConfigDict(dict(
       switches=(),  # Names of the mistakes in vision_jax.published; () = none.
       callbacks_from='',  # shared_callbacks: run folder of the fit before.
+      # foreign_preprocessing: the backbone whose preparation all get.
+      preprocess_of='mobilenet_v2',
   ))
   return config.lock()
 
 
 def _data() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      source='digits',  # digits, procedural, folders, csv or tfds:<name>.
+      # digits, procedural, line, cosine, folders, csv or tfds:<name>.
+      source='digits',
       root='',  # Folder of all data sets; '' = variable VISION_JAX_DATA.
       path='',  # Folder of this data set below root.
       csv_file='metadata.csv',  # csv: table below path.
@@ -100,11 +107,12 @@ def _data() -> ml_collections.ConfigDict:
       masks='',  # masks: folder of masks, <id>.png, white where kept.
       screened='',  # Table of ids to drop from all splits (data/screening.py).
       on_bad_file='skip',  # skip (reported by name) or refuse.
-      duplicates='refuse',  # Exact copies across splits: refuse or warn.
+      # Copies across splits: refuse, warn, or ignore (data that repeats).
+      duplicates='refuse',
       max_pixels=100_000_000,  # Larger images are bad files.
       cache_dir='',  # Decoded images; '' = the user's cache folder.
       resident_megabytes=2048,  # Larger data streams from the cache.
-      procedural_examples=512,  # procedural: number of images.
+      procedural_examples=512,  # procedural, line, cosine: number of images.
       procedural_classes=4,  # procedural: number of classes.
       hint='',  # Where to get the data; shown when it is missing.
   ))
@@ -135,7 +143,7 @@ def _augment() -> ml_collections.ConfigDict:
 
 def _model() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      name='unet',  # Family of the network.
+      name='unet',  # Family: unet, imbalance_cnn, cnn or a backbone.
       features=(64, 128, 256),  # unet: channels of its levels.
       # unet: plain or residual; imbalance_cnn: plain or normalized.
       variant='plain',
@@ -180,7 +188,8 @@ def _optimizer() -> ml_collections.ConfigDict:
 
 def _train() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(dict(
-      split='train',  # Examples to train on: train or unlabelled.
+      # Examples to train on: train, unlabelled, or both as all_train.
+      split='train',
       epochs=20,
       batch_size=64,
       eval_batch_size=128,
@@ -189,7 +198,8 @@ def _train() -> ml_collections.ConfigDict:
       cache_features=True,  # Run a wholly frozen encoder once.
       label_smoothing=0.0,
       # Which examples an epoch visits: shuffled (each once), over, under,
-      # square_root, class_aware or progressive (data/samplers.py).
+      # square_root, class_aware, progressive or, with all_train,
+      # mixed:<labelled>:<unlabelled in a batch> (data/samplers.py).
       sampler='shuffled',
       # What is done to the finished classifier's last layer: none, post_hoc,
       # thresholds, tau_norm, crt, smote, ... (refine.py).
@@ -206,6 +216,7 @@ def _loss() -> ml_collections.ConfigDict:
       defer_epochs=0,  # Epochs before the class weights act.
       beta=0.999,  # effective: nearer to 1 is nearer to inverse.
       gamma=2.0,  # focal: its exponent.
+      l2=0.0,  # Times the sum of squares of trainable kernels, added to it.
       margin=0.5,  # ldam: margin of the rarest class.
       scale=1.0,  # ldam: factor of the logits; 30 suits cosines.
       tau=1.0,  # logit_adjusted and refine=post_hoc: strength.

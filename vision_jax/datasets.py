@@ -39,12 +39,46 @@ _CHARACTERS = dict(
          'diraizel/anime-images-dataset and an anime-cartoon-human set.',
 )
 
+_JELLYFISH = dict(
+    source='folders',
+    path='jellyfish',
+    # Two thirds of the training files are stored augmentations, named
+    # aug-<n>-<source>, of others in the same folder.
+    exclude_pattern=r'/aug-\d+-[^/]*$',
+    group_pattern=r'/(?:aug-\d+-)?([^/]+)\.[^./]+$',
+    validation_fraction=0.0,
+    image_size=(64, 64),
+    channels=3,
+    hint='Kaggle anshtanwar/jellyfish-types: the folders Train_Test_Valid/Train '
+         'and test as jellyfish/train and jellyfish/test.',
+)
+
+_RARE_SPECIES = dict(
+    source='csv',
+    path='rare_species',
+    csv_parent_columns=('kingdom', 'phylum'),
+    image_size=(224, 224),
+    channels=3,
+    hint='BioCLIP rare species (Encyclopedia of Life), on Hugging Face as '
+         'imageomics/rare-species: metadata.csv and the images at its '
+         'file_path. The table alone serves --mode=describe.',
+)
+
+_CALTECH_FAMILIES = _RARE_SPECIES | dict(
+    path='caltech_families',
+    hint='A stand-in for rare_species: the animals of Caltech-101 in its '
+         'layout, families assigned by hand.',
+)
+
 DATASETS = {
     'digits': dict(source='digits', image_size=(8, 8), channels=1),
     'procedural': dict(source='procedural', image_size=(32, 32), channels=3),
     'butterflies': _BUTTERFLIES,
     'characters': _CHARACTERS,
     'caltech101': _CALTECH101,
+    'rare_species': _RARE_SPECIES,
+    'caltech_families': _CALTECH_FAMILIES,
+    'jellyfish': _JELLYFISH,
 }
 
 

@@ -78,7 +78,8 @@ def _encode(run, state, members, *, view) -> batches.Store:
   position[members] = np.arange(len(members))
   arrays = runs.replicate(run, {
       'features': kept[[place[name] for name in wanted]],
-      'position': position, 'label': run.dataset.labels})
+      'position': position,
+      **batches.by_row(run.store.arrays, slice(None))})
   return run.store._replace(
       arrays=arrays, gather=_gather, feed=lambda rows: {'id': rows})
 
@@ -123,6 +124,11 @@ def _digest(run, state, view) -> str:
   settings = [prepared, model, config.model.head[0]]
   if view is not None:
     settings += [view, config.seed, config.augment.to_dict()]
+  # Named only where they act: what was cached without them stays valid.
+  if config.published.switches:
+    settings.append(config.published.to_dict())
+  if config.data.filter != 'none':
+    settings += [config.data.filter, config.data.masks]
   digest = hashlib.sha256(repr(settings).encode())
   for tree in (state.params, state.batch_stats):
     for leaf in jax.tree.leaves(tree['encoder'] if 'encoder' in tree else {}):
@@ -134,4 +140,4 @@ def _gather(arrays, inputs):
   rows = inputs['id']
   return {
       'features': arrays['features'][arrays['position'][rows]],
-      'label': arrays['label'][rows], 'id': rows}
+      'id': rows, **batches.by_row(arrays, rows)}

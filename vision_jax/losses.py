@@ -3,6 +3,8 @@
 Nothing here averages over a batch by itself: padding rows carry mask 0.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -44,6 +46,19 @@ def mean_squared_error(
         f'predictions {predictions.shape} and targets {targets.shape} differ')
   error = jnp.square(predictions - targets)
   return error.mean(tuple(range(1, error.ndim)))
+
+
+def kernel_squares(params: Any, trainable: Any) -> jax.Array:
+  """Sum of squares of all trainable kernels: L2 as Keras' regularizers.l2.
+
+  Args:
+    params: Parameter tree; leaves of fewer than two axes are no kernels.
+    trainable: Tree of bool in its shape.
+  """
+  return sum(
+      (jnp.square(leaf).sum() for leaf, moves in zip(
+          jax.tree.leaves(params), jax.tree.leaves(trainable), strict=True)
+       if moves and leaf.ndim > 1), start=jnp.zeros(()))
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

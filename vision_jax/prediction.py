@@ -19,6 +19,7 @@ from vision_jax import results
 from vision_jax import runs
 from vision_jax import task as task_lib
 from vision_jax.data import errors
+from vision_jax.data import filters
 from vision_jax.data import images as images_lib
 from vision_jax.data import listing
 
@@ -69,14 +70,16 @@ def _read(
     config: ml_collections.ConfigDict) -> tuple[list[str], np.ndarray]:
   """Returns the paths and pixels uint8 [n, H, W, C] of the good images."""
   paths, pixels = [], []
+  change = filters.make(config)
   for path in sorted(folder.rglob('*')):
     if path.suffix.lower() not in listing.IMAGE_SUFFIXES:
       continue
     try:
-      pixels.append(images_lib.decode(
+      decoded = images_lib.decode(
           path.read_bytes(), size=tuple(config.image_size),
           channels=config.channels, resize=config.resize,
-          max_pixels=config.max_pixels))
+          max_pixels=config.max_pixels)
+      pixels.append(change(path.relative_to(folder).as_posix(), decoded))
       paths.append(str(path))
     except errors.ImageError as error:
       warnings.warn(f'{path} is left out: {error}', stacklevel=2)

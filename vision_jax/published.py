@@ -14,10 +14,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from vision_jax import adversarial
 from vision_jax import callbacks
 from vision_jax import config as config_lib
 from vision_jax import metrics
 from vision_jax import task as task_lib
+from vision_jax.models import backbones
 
 
 def apply(make, config: ml_collections.ConfigDict):
@@ -226,9 +228,45 @@ def clean_evaluation(make):
   return published
 
 
+def inference_mode(make):
+  """BatchNorm and dropout rest while training (study 3 c).
+
+  The step called both networks without training=True, which Keras takes for
+  inference: normalisation by mean 0 and variance 1 for ever.
+  """
+  return functools.partial(make, train=False)
+
+
+def labels_above_one(make):
+  """Noise lifts the label of generated images above 1 (study 3 e).
+
+  With a target of 1.05 the cross-entropy has no minimum: -.690 at a
+  probability of .999999. As in the study, 1 stands for generated.
+  """
+  return functools.partial(make, objective=adversarial.study_cross_entropy())
+
+
+def foreign_preprocessing(make):
+  """Images are prepared for another backbone (study 4 b).
+
+  The study fed MobileNetV2's [-1, 1] to VGG16 and ResNet50, which expect BGR
+  less a mean, to DenseNet121, which expects ImageNet's standardisation, and to
+  EfficientNetB0, which scales inside. The backbone whose preparation all get
+  is `config.published.preprocess_of`.
+  """
+  @functools.wraps(make)
+  def published(config, info):
+    name = config_lib.choose(
+        'published.preprocess_of', config.published.preprocess_of,
+        {name: name for name in backbones.NAMES})
+    return make(config, info, preprocess=backbones.build(name).preprocess)
+  return published
+
+
 SWITCHES = {
     function.__name__: function for function in (
         batch_metrics, shared_callbacks, frozen_by_sharing,
         last_batch_monitor, unchecked_range, misaligned_predictions,
-        truncated_steps, overlapping_noise, clean_evaluation)
+        truncated_steps, overlapping_noise, clean_evaluation,
+        inference_mode, labels_above_one, foreign_preprocessing)
 }

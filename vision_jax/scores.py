@@ -40,7 +40,7 @@ def ranking(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
 
   The macro values are means over the classes that have both positive and
   negative examples; nan where none has. The micro AUC pools all n * classes
-  one-hot decisions.
+  one-hot decisions; `auc_micro_keras` is `keras_auc`, the same on a grid.
   """
   from sklearn import metrics as sklearn_metrics
   labels, p = check_probabilities(labels, probabilities)
@@ -55,6 +55,7 @@ def ranking(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
       'auc_macro_ovr': macro(sklearn_metrics.roc_auc_score),
       'auc_micro': float(
           sklearn_metrics.roc_auc_score(one_hot.ravel(), p.ravel())),
+      'auc_micro_keras': keras_auc(labels, p),
       'average_precision_macro': macro(sklearn_metrics.average_precision_score),
   }
 

@@ -53,3 +53,46 @@ def vae() -> ml_collections.ConfigDict:
       warmup_epochs=0.0,  # Epochs in which that weight grows from 0.
       free_bits=0.0,  # Nats a latent dimension whose KL costs nothing.
   ))
+
+
+def taxonomy() -> ml_collections.ConfigDict:
+  """Returns `config.taxonomy`, read by tasks/classification.py.
+
+  It needs class names that are paths: config.data.csv_parent_columns.
+  """
+  return ml_collections.ConfigDict(dict(
+      hierarchical=False,  # Class probabilities factor through the parents'.
+      fusion=False,  # The ancestors of an image are inputs, where known.
+      fusion_hidden=0.25,  # Share of training images whose own are hidden.
+  ))
+
+
+def semi(*, weak, strong) -> ml_collections.ConfigDict:
+  """Returns `config.semi`, read by tasks/semi_supervised.py.
+
+  Args:
+    weak: Augmentation of labelled images and of what the teacher sees.
+    strong: Augmentation of what FixMatch's student sees.
+  """
+  return ml_collections.ConfigDict(dict(
+      method='fixmatch',  # Or pseudo_label, mean_teacher, supervised.
+      threshold=0.95,  # Probability from which a hard label counts.
+      weight=1.0,  # Of the mean unlabelled loss.
+      ramp_epochs=0.0,  # Epochs in which that weight grows from e^-5 of it.
+      teacher='student',  # Weights of the teacher: student or ema.
+      weak=weak,
+      strong=strong,
+  ))
+
+
+def contrastive(*, views) -> ml_collections.ConfigDict:
+  """Returns `config.contrastive`, read by tasks/contrastive.py.
+
+  Args:
+    views: Augmentation of both views of an image.
+  """
+  return ml_collections.ConfigDict(dict(
+      dims=64,  # Length of an embedding.
+      temperature=0.2,  # Divides the cosine similarity.
+      views=views,
+  ))

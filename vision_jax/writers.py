@@ -21,6 +21,7 @@ import ml_collections
 
 from vision_jax import config as config_lib
 from vision_jax import config_io
+from vision_jax import keras_log
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
              'scikit-learn', 'ml-collections', 'clu', 'dm-pix')
@@ -149,6 +150,9 @@ def make_writer(
     rows.append(row)
     write_text(path, ''.join(json.dumps(_finite(row)) + '\n' for row in rows))
     write_csv(folder / 'metrics.csv', rows)
+    if config.report.keras_log:
+      write_csv(folder / 'keras_log.csv', keras_log.rows(
+          rows, learning_rate=config.optimizer.learning_rate))
     for mirror in mirrors:
       mirror.write(row)
 

@@ -13,6 +13,7 @@ import warnings
 import numpy as np
 
 from vision_jax.data import errors
+from vision_jax.data import filters
 from vision_jax.data import images
 
 MISSING = 'no such file'
@@ -27,7 +28,7 @@ def inspect(source, config_data, *, indices=None
 
   Args:
     source: A `sources.Source`.
-    config_data: Reads image_size, channels, resize and max_pixels.
+    config_data: Reads image_size, channels, resize, max_pixels and filter.
     indices: The examples to read, in order; None for all.
 
   Yields:
@@ -43,8 +44,10 @@ def inspect(source, config_data, *, indices=None
       size=tuple(config_data.image_size), channels=config_data.channels,
       resize=config_data.resize, max_pixels=config_data.max_pixels)
   indices = range(len(source.ids)) if indices is None else indices
+  change = filters.make(config_data)
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    yield from pool.map(lambda i: _examine(source.read, i, options), indices)
+    yield from pool.map(
+        lambda i: _examine(source, i, options, change), indices)
 
 
 def check_bad_files(bad_files: list[dict], *, on_bad_file: str) -> None:
@@ -78,12 +81,15 @@ def check_duplicates(source, records, parts, *, duplicates: str) -> None:
     source: A `sources.Source`.
     records: One record of `inspect` an example, all of them good.
     parts: The indices of each split, from `splits.make`.
-    duplicates: 'refuse' or 'warn'.
+    duplicates: 'refuse', 'warn', or 'ignore' for data that repeats by nature.
 
   Raises:
     errors.DataError: Exact copies across splits, each pair named.
   """
-  errors.check_choice('duplicates', duplicates, allowed=('refuse', 'warn'))
+  errors.check_choice(
+      'duplicates', duplicates, allowed=('refuse', 'warn', 'ignore'))
+  if duplicates == 'ignore':
+    return
   home = np.full(len(source.ids), 'train', object)
   for name in _EVALUATED:
     home[parts[name]] = name
@@ -119,11 +125,13 @@ def manifest(source, records, parts) -> list[dict]:
           for i, record in enumerate(records)]
 
 
-def _examine(read, index: int, options) -> tuple[dict, np.ndarray | None]:
+def _examine(
+    source, index: int, options, change: filters.Filter,
+) -> tuple[dict, np.ndarray | None]:
   """Reads one example; returns its record and its pixels."""
   record = dict(sha256='', bytes=0, dhash=None, reason='')
   try:
-    content = read(index)
+    content = source.read(index)
   except FileNotFoundError:
     return record | dict(reason=MISSING), None
   except OSError as error:
@@ -133,12 +141,13 @@ def _examine(read, index: int, options) -> tuple[dict, np.ndarray | None]:
   record['sha256'] = hashlib.sha256(content).hexdigest()
   try:
     pixels = images.decode(content, **options)
+    changed = change(source.ids[index], pixels)
   except errors.ImageError as error:
     return record | dict(reason=str(error)), None
   # Pictures drawn by a program resemble each other by design.
   if isinstance(content, bytes):
     record['dhash'] = images.dhash(pixels)
-  return record, pixels
+  return record, changed
 
 
 def _near_pairs(records, home) -> list[tuple[int, int]]:

@@ -24,11 +24,11 @@ class Store(NamedTuple):
   `batch = store.gather(arrays, inputs)` with `store.arrays` as an argument.
 
   Attributes:
-    arrays: What stays on the device: `label` [n] and, if resident, `image`
-      uint8 [n, h, w, c].
+    arrays: What stays on the device: `label` [n], `context` [n, levels] where
+      the data has it and, if resident, `image` uint8 [n, h, w, c].
     feed: Maps rows int32 [B] to the inputs of one batch, on the host.
     gather: Maps (arrays, inputs) to `image` float32 [B, h, w, c] in [0, 1],
-      `label` int32 [B] and `id` int32 [B], the rows.
+      `label` int32 [B], `id` int32 [B], the rows, and `context` if there.
   """
   arrays: dict[str, Any]
   feed: Callable[[np.ndarray], dict[str, Any]]
@@ -107,6 +107,8 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
   """
   resident = dataset.images.nbytes <= config_data.resident_megabytes * 2**20
   arrays = dict(label=dataset.labels)
+  if dataset.context is not None:
+    arrays['context'] = dataset.context
   if resident:
     arrays['image'] = np.asarray(dataset.images)
   def feed(rows):
@@ -137,8 +139,14 @@ def prefetch(function: Callable[[Any], Any], items: Iterable[Any]
 def _gather(arrays, inputs):
   rows = inputs['id']
   pixels = inputs['image'] if 'image' in inputs else arrays['image'][rows]
-  return dict(image=pixels.astype(jnp.float32) / 255,
-              label=arrays['label'][rows], id=rows)
+  return dict(image=pixels.astype(jnp.float32) / 255, id=rows,
+              **by_row(arrays, rows))
+
+
+def by_row(arrays, rows) -> dict[str, Any]:
+  """Returns what a batch of `rows` holds besides its images and ids."""
+  return {name: arrays[name][rows] for name in ('label', 'context')
+          if name in arrays}
 
 
 def _pick(ordered: np.ndarray, places: np.ndarray):

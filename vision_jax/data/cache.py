@@ -46,10 +46,12 @@ def decode(source, config_data) -> tuple[np.ndarray, list[dict]]:
     results = list(audit.inspect(source, config_data))
     images = [pixels for _, pixels in results if pixels is not None]
     records = [record for record, _ in results]
-    _check_any(len(images), records, source)
+    _check_any(len(images), records, source, config_data.hint)
     return np.stack(images), records
   settings = [_VERSION, *config_data.image_size, config_data.channels,
               config_data.resize, config_data.max_pixels]
+  if config_data.filter != 'none':  # What was cached before filters is valid.
+    settings += [config_data.filter, _mask_stamps(config_data.masks)]
   folder = folder_of(config_data)
   listing = folder / f'{_digest([settings, source.stamps])}.json'
   if listing.exists():
@@ -80,7 +82,7 @@ def _write_pixels(folder: pathlib.Path, source, config_data, settings):
       if pixels is not None:
         file.write(pixels.tobytes())
         good += 1
-    _check_any(good, records, source)
+    _check_any(good, records, source, config_data.hint)
     # Only now is the number of good images known; NumPy pads a header so that
     # the first axis may change.
     file.seek(0)
@@ -92,19 +94,29 @@ def _write_pixels(folder: pathlib.Path, source, config_data, settings):
   return path, records
 
 
+def _mask_stamps(folder: str) -> list[str]:
+  """Names, sizes and times of the masks in `folder`; [] without one."""
+  if not folder:
+    return []
+  found = sorted(pathlib.Path(folder).expanduser().rglob('*.png'))
+  return [f'{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}'
+          for path in found]
+
+
 def _write_header(file, shape) -> None:
   np.lib.format.write_array_header_1_0(
       file, dict(descr='|u1', fortran_order=False, shape=shape))
 
 
-def _check_any(good: int, records: list[dict], source) -> None:
+def _check_any(
+    good: int, records: list[dict], source, hint: str) -> None:
   """Raises where no image could be decoded."""
   if not good:
     reasons = [f'{name}: {record["reason"]}'
                for name, record in zip(source.ids, records)]
     raise errors.DataError(
         'Not one image can be used; is config.data.path right?'
-        f'{errors.shortlist(reasons)}')
+        f'{errors.shortlist(reasons)}\n{hint}')
 
 
 def folder_of(config_data) -> pathlib.Path:

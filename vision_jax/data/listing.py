@@ -14,6 +14,7 @@ import warnings
 import numpy as np
 
 from vision_jax.data import errors
+from vision_jax.data import taxonomy
 
 IMAGE_SUFFIXES = frozenset(
     '.jpg .jpeg .png .bmp .gif .webp .tif .tiff'.split())
@@ -36,6 +37,8 @@ class Listing(NamedTuple):
       changed; empty where the content is made in memory.
     read: Maps an example's index to encoded bytes or uint8 pixels [h, w, c].
     ignored: Names of the files that were passed over.
+    context: The ancestors that each example's row names, the highest first,
+      '' where one is missing; () where the source knows of none.
   """
   class_names: tuple[str, ...]
   ids: tuple[str, ...]
@@ -44,6 +47,7 @@ class Listing(NamedTuple):
   stamps: tuple[str, ...]
   read: Callable[[int], bytes | np.ndarray]
   ignored: tuple[str, ...]
+  context: tuple[tuple[str, ...], ...] = ()
 
 
 def base_folder(config_data) -> pathlib.Path:
@@ -102,7 +106,9 @@ def list_csv(config_data) -> Listing:
   """Lists the images of a table with a path and a label column.
 
   A named file that does not exist is listed all the same: it is a bad file
-  like an unreadable one, for `audit` to report.
+  like an unreadable one, for `audit` to report, and a table alone is enough to
+  count and to split. With config.data.csv_parent_columns the class names are
+  paths, see `taxonomy`.
   """
   base = base_folder(config_data)
   table = base / config_data.csv_file
@@ -113,27 +119,36 @@ def list_csv(config_data) -> Listing:
   with table.open(newline='', encoding='utf-8-sig') as file:
     reader = csv.DictReader(file)
     columns = reader.fieldnames or []
-    for field in ('csv_path_column', 'csv_label_column'):
-      if getattr(config_data, field) not in columns:
+    above = tuple(config_data.csv_parent_columns)
+    for field, column in (
+        ('csv_path_column', config_data.csv_path_column),
+        ('csv_label_column', config_data.csv_label_column),
+        *(('csv_parent_columns', column) for column in above)):
+      if column not in columns:
         raise errors.DataError(
-            f'{table} has no column {getattr(config_data, field)!r} '
-            f'(config.data.{field}); its columns are: {", ".join(columns)}.')
+            f'{table} has no column {column!r} (config.data.{field}); its '
+            f'columns are: {", ".join(columns)}.')
     cells = [(row[config_data.csv_path_column],
-              row[config_data.csv_label_column]) for row in reader]
+              row[config_data.csv_label_column],
+              tuple(row[column] or '' for column in above)) for row in reader]
+  if not cells:
+    raise errors.DataError(f'{table} has a header and no row.')
   labels = _unique(cells, table=table)
-  rows = [(path, base / path, label, '') for path, label in labels.items()]
-  if not any(path.is_file() for _, path, _, _ in rows):
-    raise errors.DataError(
-        f'{table} names {len(rows)} files and none of them exists'
-        f'{errors.shortlist([row[1] for row in rows], limit=2)}\n'
-        + _help(config_data, base=str(base)))
-  return _from_rows(rows, ignored=[])
+  context = {path: ancestors for path, _, ancestors in cells}
+  names = taxonomy.paths(
+      [label for _, label, _ in cells], [row[2] for row in cells],
+      table=str(table))
+  listed = _from_rows(
+      [(path, base / path, names[label], '') for path, label in labels.items()],
+      ignored=[])
+  return listed._replace(
+      context=tuple(context[name] for name in listed.ids) if above else ())
 
 
 def _unique(cells, *, table: pathlib.Path) -> dict[str, str]:
   """Maps each path to its label; a repeated row counts once."""
   labels, repeated = {}, []
-  for line, (path, label) in enumerate(cells, start=2):
+  for line, (path, label, _) in enumerate(cells, start=2):
     if not path or not label:
       raise errors.DataError(
           f'{table}, data row {line - 1}: path {path!r} and label {label!r} '

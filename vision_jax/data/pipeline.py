@@ -13,8 +13,10 @@ import numpy as np
 
 from vision_jax.data import audit
 from vision_jax.data import cache
+from vision_jax.data import joined
 from vision_jax.data import sources
 from vision_jax.data import splits as splits_lib
+from vision_jax.data import taxonomy
 
 
 class Dataset(NamedTuple):
@@ -29,6 +31,8 @@ class Dataset(NamedTuple):
     splits: Sorted int64 rows of 'train', 'validation', 'test', 'unlabelled'.
     manifest: n rows with id, split, label (class name), sha256 and bytes.
     bad_files: id and reason of each file that was left out.
+    context: int32 [n, levels], what each example's row says of its ancestors
+      (`taxonomy.encode`); None where the source knows of none.
   """
   name: str
   class_names: tuple[str, ...]
@@ -38,6 +42,7 @@ class Dataset(NamedTuple):
   splits: dict[str, np.ndarray]
   manifest: list[dict]
   bad_files: list[dict]
+  context: np.ndarray | None = None
 
 
 def load(config_data) -> Dataset:
@@ -65,7 +70,9 @@ def load(config_data) -> Dataset:
   return Dataset(
       name=source.name, class_names=source.class_names, images=images,
       labels=source.labels, ids=source.ids, splits=parts,
-      manifest=audit.manifest(source, records, parts), bad_files=bad_files)
+      manifest=audit.manifest(source, records, parts), bad_files=bad_files,
+      context=(taxonomy.encode(source.context, source.class_names)
+               if source.context else None))
 
 
 def describe(config_data) -> dict:
@@ -73,15 +80,19 @@ def describe(config_data) -> dict:
 
   Returns:
     class_names, input_shape (h, w, c), examples, a count for each split, and
-    labels, those of each split. Files that turn out to be bad still count.
+    labels, those of each split and, where there are any unlabelled examples,
+    of `joined.SPLIT`. Files that turn out to be bad still count.
   """
   source = sources.load(config_data)
   parts = splits_lib.make(source, config_data)
+  labels = {name: source.labels[rows] for name, rows in parts.items()}
+  if len(parts['unlabelled']):
+    labels[joined.SPLIT] = joined.labels_of(source.labels, parts)
   return dict(
       class_names=source.class_names,
       input_shape=(*config_data.image_size, config_data.channels),
       examples={name: len(rows) for name, rows in parts.items()},
-      labels={name: source.labels[rows] for name, rows in parts.items()})
+      labels=labels)
 
 
 def write_manifest(dataset: Dataset, path) -> str:

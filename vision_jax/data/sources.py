@@ -21,6 +21,8 @@ from vision_jax.data import prepared
 _LISTERS = {
     'digits': builtin.list_digits,
     'procedural': builtin.list_procedural,
+    'line': builtin.list_points,
+    'cosine': builtin.list_points,
     'folders': listing.list_folders,
     'csv': listing.list_csv,
 }
@@ -40,6 +42,7 @@ class Source(NamedTuple):
     stamps: n strings that change when a content may have; () where contents
       are made in memory and a disk cache would be no gain.
     ignored: Names of files and folders that are no part of the data.
+    context: n tuples of ancestors, see `listing.Listing`; () for none.
   """
   name: str
   class_names: tuple[str, ...]
@@ -50,6 +53,7 @@ class Source(NamedTuple):
   read: Callable[[int], bytes | np.ndarray]
   stamps: tuple[str, ...] = ()
   ignored: tuple[str, ...] = ()
+  context: tuple[tuple[str, ...], ...] = ()
 
 
 def load(config_data) -> Source:
@@ -80,7 +84,7 @@ def load(config_data) -> Source:
       name=kind, class_names=found.class_names, ids=found.ids, labels=labels,
       splits=np.asarray(found.splits, str),
       groups=np.arange(len(labels), dtype=np.int64), read=found.read,
-      stamps=found.stamps, ignored=found.ignored)
+      stamps=found.stamps, ignored=found.ignored, context=found.context)
   source = _exclude(source, config_data.exclude_pattern)
   source = _keep_classes(source, tuple(config_data.classes))
   source = source._replace(groups=_groups(source, config_data.group_pattern))
@@ -101,7 +105,9 @@ def take(source: Source, indices: np.ndarray) -> Source:
       splits=source.splits[indices],
       groups=source.groups[indices],
       read=lambda i: source.read(int(indices[i])),
-      stamps=tuple(source.stamps[i] for i in indices) if source.stamps else ())
+      stamps=tuple(source.stamps[i] for i in indices) if source.stamps else (),
+      context=(tuple(source.context[i] for i in indices)
+               if source.context else ()))
 
 
 def _exclude(source: Source, pattern: str) -> Source:

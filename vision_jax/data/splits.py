@@ -87,7 +87,7 @@ def make(source, config_data) -> dict[str, np.ndarray]:
   Test is the source's own, or `test_fraction` of what is not its validation
   split. `label_fraction` of the remaining training pool is labelled, the rest
   unlabelled. `validation_fraction` of the labelled examples joins the source's
-  own validation split. With config.data.imbalance, `imbalance.make` divides.
+  own validation split, rounded as `validation_rounding` says. With config.data.imbalance, `imbalance.make` divides.
 
   Args:
     source: A `sources.Source`; its ids, labels, groups, splits are read.
@@ -116,7 +116,10 @@ def make(source, config_data) -> dict[str, np.ndarray]:
       labels[pool], groups[pool], fraction=config_data.label_fraction,
       seed=seed)
   labelled, unlabelled = pool[chosen], pool[rest]
-  held_out = _hold_out(
+  hold_out = {'class': _hold_out, 'total': _hold_out_total}
+  errors.check_choice('validation_rounding', config_data.validation_rounding,
+                      allowed=tuple(hold_out))
+  held_out = hold_out[config_data.validation_rounding](
       labels[labelled], groups[labelled],
       fraction=config_data.validation_fraction)
   parts = dict(
@@ -143,9 +146,7 @@ def _hold_out(labels, groups, *, fraction: float) -> np.ndarray:
   Returns:
     bool [n].
   """
-  if not 0 <= fraction < 1:
-    raise errors.DataError(
-        f'config.data.validation_fraction must be in [0, 1), not {fraction}.')
+  _check_validation_fraction(fraction)
   starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]][:len(groups)])
   seen, taken = {}, {}
   mask = np.zeros(len(labels), bool)
@@ -156,6 +157,25 @@ def _hold_out(labels, groups, *, fraction: float) -> np.ndarray:
       taken[label] = taken.get(label, 0) + size
       mask[start:end] = True
   return mask
+
+
+def _hold_out_total(labels, groups, *, fraction: float) -> np.ndarray:
+  """Marks the first ceil(fraction * n) examples and what their groups add.
+
+  The examples come stratified, so each prefix is; the arguments and the result
+  are those of `_hold_out`.
+  """
+  _check_validation_fraction(fraction)
+  count = math.ceil(fraction * len(labels) - _EPSILON)
+  while 0 < count < len(groups) and groups[count] == groups[count - 1]:
+    count += 1
+  return np.arange(len(labels)) < count
+
+
+def _check_validation_fraction(fraction: float) -> None:
+  if not 0 <= fraction < 1:
+    raise errors.DataError(
+        f'config.data.validation_fraction must be in [0, 1), not {fraction}.')
 
 
 def _check(source, parts) -> None:

@@ -4,6 +4,7 @@ A head is written as a tuple of specs, so that the order of its parts is the
 config's to choose. Knows no particular encoder.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,8 @@ from vision_jax.models import layers
 _POOLINGS = ('flatten', 'average', 'max')
 _FORMS = (
     "'flatten', 'average', 'max' (the first spec, and only the first), "
-    "'dense:<units>', 'batch_norm', 'dropout:<rate>'")
+    "'dense:<units>', 'batch_norm', 'dropout:<rate>', 'cosine:<scale>' (the "
+    'last spec, and only the last)')
 
 
 def parse_spec(spec: str) -> tuple[str, int | float | None]:
@@ -32,6 +34,8 @@ def parse_spec(spec: str) -> tuple[str, int | float | None]:
       return name, int(argument)
     if name == 'dropout' and 0.0 <= float(argument) < 1.0:
       return name, float(argument)
+    if name == 'cosine' and 0.0 < float(argument) < float('inf'):
+      return name, float(argument)
   except ValueError:
     pass
   raise ValueError(f'head spec {spec!r}: it must be one of {_FORMS}')
@@ -46,6 +50,10 @@ def parse_specs(
       raise ValueError(
           f'head spec {specs[i]!r} at position {i} of {tuple(specs)}: the '
           f'first spec, and only the first, must be one of {_POOLINGS}')
+    if name == 'cosine' and i + 1 < len(parsed):
+      raise ValueError(
+          f'head spec {specs[i]!r} at position {i} of {tuple(specs)}: it must '
+          'be the last')
   if not parsed:
     raise ValueError(f'a head needs a first spec, one of {_POOLINGS}')
   return parsed
@@ -55,8 +63,10 @@ class Head(nn.Module):
   """Turns features [B, h, w, C] into logits [B, num_classes].
 
   'dense:<units>' is a dense layer with ReLU; the last dense layer, to
-  `num_classes` and named 'logits', has none and needs no spec. BatchNorm has
-  Keras's momentum (.99) and epsilon (1e-3), with which the studies ran.
+  `num_classes` and named 'logits', has none and needs no spec, unless its
+  logits are to be scaled cosines (`layers.Cosines`). BatchNorm has
+  Keras's momentum (.99) and epsilon (1e-3), with which the studies ran. A
+  `context` [B, K], what is known besides the image, joins the pooled features.
 
   Attributes:
     num_classes: number of classes; 0 stops before the logits.
@@ -70,15 +80,17 @@ class Head(nn.Module):
   kernel_init: Any = nn.initializers.lecun_normal()
 
   @nn.compact
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    for name, argument in parse_specs(self.specs):
-      if name == 'flatten':
-        x = x.reshape(x.shape[0], -1)
-      elif name == 'average':
-        x = x.mean((1, 2))
-      elif name == 'max':
-        x = x.max((1, 2))
-      elif name == 'dense':
+  def __call__(
+      self, x: jax.Array, *, train: bool, context: jax.Array | None = None,
+  ) -> jax.Array:
+    (pooling, _), *rest = parse_specs(self.specs)
+    x = {'flatten': lambda x: x.reshape(x.shape[0], -1),
+         'average': lambda x: x.mean((1, 2)),
+         'max': lambda x: x.max((1, 2))}[pooling](x)
+    if context is not None:
+      x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
+    for name, argument in rest:
+      if name == 'dense':
         x = nn.relu(nn.Dense(
             argument, dtype=self.dtype, kernel_init=self.kernel_init)(x))
       elif name == 'batch_norm':
@@ -88,7 +100,11 @@ class Head(nn.Module):
       elif name == 'dropout':
         x = layers.Dropout(argument)(x, train=train)
     if self.num_classes:
-      x = nn.Dense(
+      last = nn.Dense
+      if self.specs[-1].startswith('cosine'):
+        scale = parse_spec(self.specs[-1])[1]
+        last = functools.partial(layers.Cosines, scale=scale)
+      x = last(
           self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init,
           name='logits')(x)
     return x.astype(jnp.float32)
@@ -116,18 +132,20 @@ class Classifier(nn.Module):
 
   Attributes:
     encoder: module from an image to features [B, h, w, C].
-    head: module from those features to logits.
+    head: module from those features, and from further inputs that it may
+      take, to logits.
   """
   encoder: nn.Module
   head: nn.Module
 
-  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    return self.classify(self.encode(x, train=train), train=train)
+  def __call__(self, x: jax.Array, *, train: bool, **inputs) -> jax.Array:
+    return self.classify(self.encode(x, train=train), train=train, **inputs)
 
   def encode(self, x: jax.Array, *, train: bool) -> jax.Array:
     """Returns the encoder's features, which a frozen encoder may cache."""
     return self.encoder(x, train=train)
 
-  def classify(self, features: jax.Array, *, train: bool) -> jax.Array:
+  def classify(
+      self, features: jax.Array, *, train: bool, **inputs) -> jax.Array:
     """Returns the head's logits of features from `encode`."""
-    return self.head(features, train=train)
+    return self.head(features, train=train, **inputs)

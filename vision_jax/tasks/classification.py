@@ -1,6 +1,7 @@
 """Classification: an encoder, possibly frozen and pretrained, and a head."""
 
 import functools
+from typing import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +9,46 @@ import ml_collections
 
 from vision_jax import classifiers
 from vision_jax import config as config_lib
+from vision_jax import fusion
 from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import objectives
 from vision_jax import optim
 from vision_jax import task as task_lib
 from vision_jax.analysis import reports
+from vision_jax.data import taxonomy
 from vision_jax.models import layers
 
 
 def make(
-    config: ml_collections.ConfigDict, info: task_lib.Info) -> task_lib.Task:
+    config: ml_collections.ConfigDict,
+    info: task_lib.Info,
+    *,
+    preprocess: Callable[[jax.Array], jax.Array] | None = None,
+) -> task_lib.Task:
   """Returns the classification task of a whole config.
 
   Its per-example outputs are `label`, `loss` (cross-entropy, nats) and
   `probabilities` [B, classes].
 
+  Args:
+    config: The config.
+    info: Of the data.
+    preprocess: Takes the place of the network's own preparation of images,
+      which only a mistake does.
+
   Raises:
     ConfigError: If the encoder's weights do not fit, or a field is wrong.
   """
   names = info.class_names
-  model, prepare, stages, load = classifiers.make(config.model, len(names))
-  blank = jnp.zeros((1, *info.input_shape))
-  random_variables = lambda key: model.init(key, blank, train=False)
+  parents = _parents(config, names)
+  model, prepare, stages, load = classifiers.make(
+      config.model, len(names), parents=parents)
+  prepare = preprocess or prepare
+  inputs_of = _further_inputs(config, names)
+  blank = {'image': jnp.zeros((1, *info.input_shape)), 'label': jnp.zeros(1)}
+  random_variables = lambda key: model.init(
+      key, blank['image'], train=False, **inputs_of(blank, None))
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
   pattern = classifiers.frozen_pattern(config.model, stages)
   trainable = optim.trainable_mask(shapes, pattern)
@@ -49,7 +67,10 @@ def make(
         keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 
-  def logits_of(variables, batch, *, train, **options):
+  def logits_of(variables, batch, *, train, key=None, **options):
+    options |= inputs_of(batch, key)
+    if train:
+      options['rngs'] = {'dropout': key}
     with layers.resting(rests):
       if 'features' in batch:
         return model.apply(variables, batch['features'], train=train,
@@ -62,8 +83,10 @@ def make(
       params = optim.stop_frozen(params, trainable)
       logits, updated = logits_of(
           {'params': params, 'batch_stats': state.batch_stats}, batch,
-          train=True, rngs={'dropout': key}, mutable=['batch_stats'])
+          train=True, key=key, mutable=['batch_stats'])
       total, each = objective(logits, batch, state.step)
+      if config.loss.l2:
+        total += config.loss.l2 * losses.kernel_squares(params, trainable)
       right = (logits.argmax(-1) == batch['label']).astype(jnp.float32)
       return total, ({'loss': each, 'accuracy': right}, updated)
     grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
@@ -89,7 +112,8 @@ def make(
   def embed(state, batch):
     headless = classifiers.make(config.model, 0).module
     return headless.apply(
-        state.variables(), prepare(batch['image']), train=False)
+        state.variables(), prepare(batch['image']), train=False,
+        **inputs_of(batch, None))
 
   def summarize(outputs):
     return metrics.classification(
@@ -104,7 +128,24 @@ def make(
   return task_lib.Task(
       init=init, train_step=train_step, train_sums=sums, eval_step=eval_step,
       summarize=summarize, trainable=trainable,
-      encode=encode if cacheable else None, embed=embed, table=table,
+      encode=encode if cacheable else None,
+      embed=None if parents else embed, table=table,
       report=functools.partial(
           reports.classification, class_names=names, table=table,
           with_figures=config.report.figures, with_guard=config.report.guard))
+
+
+def _parents(config, names) -> tuple[int, ...]:
+  """Returns the parent of each class for a hierarchical head, else ()."""
+  if not config.taxonomy.hierarchical:
+    return ()
+  return tuple(taxonomy.parents(names)[1].tolist())
+
+
+def _further_inputs(config, names):
+  """Returns (batch, key) -> what the head takes besides the image."""
+  if not config.taxonomy.fusion:
+    return lambda batch, key: {}
+  context_of = fusion.make(names, hidden=config.taxonomy.fusion_hidden)
+  return lambda batch, key: {'context': context_of(
+      batch, None if key is None else jax.random.fold_in(key, 1))}
