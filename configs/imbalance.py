@@ -31,9 +31,10 @@ REMEDIES = {
     'class_balanced': {
         'loss.weights': 'effective', 'loss.reduction': 'examples'},
     'focal': {'loss.name': 'focal'},
-    'ldam': {'loss.name': 'ldam'},
+    # On a head of 30 times the cosines; the margin is the source's .5 there.
+    'ldam': {'loss.name': 'ldam', 'loss.margin': 15.0},
     'ldam_drw': {
-        'loss.name': 'ldam', 'loss.weights': 'effective',
+        'loss.name': 'ldam', 'loss.margin': 15.0, 'loss.weights': 'effective',
         'loss.defer_epochs': 40},
     'logit_adjusted': {'loss.name': 'logit_adjusted'},
     'balanced_softmax': {'loss.name': 'balanced_softmax'},
@@ -43,8 +44,8 @@ REMEDIES = {
     **{name: {'train.sampler': name} for name in (
         'over', 'under', 'square_root', 'class_aware', 'progressive')},
     **{name: {'train.refine': name} for name in (
-        'post_hoc', 'thresholds', 'tau_norm', 'crt', 'smote', 'adasyn',
-        'tomek', 'enn', 'cluster_centroids')},
+        'post_hoc', 'thresholds', 'tau_norm', 'refit', 'crt', 'smote',
+        'adasyn', 'tomek', 'enn', 'cluster_centroids')},
 }
 
 
@@ -103,6 +104,8 @@ def set_rung(config, rung):
 def set_remedy(config, remedy):
   """Sets the fields of a remedy by name."""
   config.update_from_flattened_dict(REMEDIES[remedy])
+  if config.loss.name == 'ldam':
+    config.model.head = (*config.model.head, 'cosine:30')
 
 
 def _modernise(config, args):

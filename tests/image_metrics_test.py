@@ -8,9 +8,11 @@ from vision_jax import image_metrics
 
 
 def test_reconstruction():
-  result = image_metrics.reconstruction(np.array([0.01, 0.0001]), data_range=1.0)
+  result = image_metrics.reconstruction(
+      np.array([0.01, 0.0001]), data_range=1.0)
   assert result == pytest.approx({'n': 2, 'mse': 0.00505, 'psnr': 30.0})
-  wide = image_metrics.reconstruction(np.array([0.04, 0.0004]), data_range=2.0)
+  wide = image_metrics.reconstruction(
+      np.array([0.04, 0.0004]), data_range=2.0)
   assert wide['psnr'] == pytest.approx(30.0)
 
 

@@ -43,7 +43,7 @@ def test_post_hoc_adjustment_divides_by_the_shares():
       np.exp(after), moved / moved.sum(1, keepdims=True), atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['crt', 'thresholds', 'tau_norm'])
+@pytest.mark.parametrize('name', ['refit', 'crt', 'thresholds', 'tau_norm'])
 def test_only_the_last_layer_changes(name):
   run, state = _build(train__refine=name)
   after = refine.apply(run, state)
@@ -52,8 +52,22 @@ def test_only_the_last_layer_changes(name):
   assert not any(jax.tree.leaves(changed['encoder']))
   assert not any(jax.tree.leaves(changed['head']['Dense_0']))
   # Where nothing is to gain, validation leaves the layer as it was.
-  if name == 'crt':
+  if name in ('refit', 'crt'):
     assert changed['head']['logits']['kernel']
+
+
+def test_refit_weighs_examples_alike_and_retraining_classes():
+  rng = np.random.default_rng(0)
+  labels = np.repeat([0, 1], [60, 6])
+  features = rng.normal(size=(66, 2)) + labels[:, None]
+  recalls = {}
+  for name in ('refit', 'crt'):
+    layer = refine.make_layer(
+        name, None, features, labels, counts=(60, 6), tau=1.0, seed=0)
+    hits = layer.logits(features).argmax(1) == labels
+    recalls[name] = [hits[labels == c].mean() for c in (0, 1)]
+  assert recalls['refit'][0] > recalls['crt'][0]
+  assert recalls['refit'][1] < recalls['crt'][1]
 
 
 def test_none_returns_the_state_itself():
@@ -65,7 +79,9 @@ def test_none_returns_the_state_itself():
     (dict(train__refine='smot'), "did you mean 'smote'"),
     (dict(train__refine='tau_norm', data__validation_fraction=0.0,
           callbacks__monitor='train_loss'), 'validation_fraction'),
-    (dict(train__refine='crt', task='reconstruction'), 'last layer')])
+    (dict(train__refine='crt', task='reconstruction'), 'last layer'),
+    (dict(train__refine='crt', model__head=('flatten', 'cosine:30')),
+     "leave 'cosine:30' out")])
 def test_refusals(fields, message):
   run, state = _build(**fields)
   with pytest.raises(config_lib.ConfigError, match=message):

@@ -16,7 +16,7 @@ from vision_jax import task as task_lib
 from vision_jax.data import batches
 
 _VALIDATED = ('thresholds', 'tau_norm')
-NAMES = ('none', 'post_hoc', 'crt', *_VALIDATED, *resampling.METHODS)
+NAMES = ('none', 'post_hoc', 'refit', 'crt', *_VALIDATED, *resampling.METHODS)
 
 
 def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
@@ -24,11 +24,12 @@ def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
 
   'post_hoc' subtracts the log shares of the classes, 'thresholds' and
   'tau_norm' choose on the validation split, the others fit the layer anew on
-  the training examples, unaugmented.
+  the training examples, unaugmented. 'refit' does nothing else, and so shows
+  how much of the others' gain is the fit and not the balance.
 
   Raises:
-    ConfigError: For an unknown name, a task without a last layer, or a remedy
-      that needs validation examples where there are none.
+    ConfigError: For an unknown name, a task without a linear last layer, or a
+      remedy that needs validation examples where there are none.
   """
   name = config_lib.choose(
       'train.refine', run.config.train.refine, {name: name for name in NAMES})
@@ -46,6 +47,10 @@ def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
         'config.data.imbalance.test="balanced".')
   params = state.variables()['params']
   last = params['head']['logits']
+  if 'bias' not in last:
+    raise config_lib.ConfigError(
+        f'config.train.refine={name!r} makes a linear last layer; leave '
+        f'{run.config.model.head[-1]!r} out of config.model.head.')
   layer = decoupled.Layer(*(
       np.asarray(last[leaf], np.float64) for leaf in ('kernel', 'bias')))
   split = 'validation' if name in _VALIDATED else run.config.train.split
@@ -81,9 +86,9 @@ def make_layer(
     return decoupled.choose_thresholds(layer, features, labels)
   if name == 'tau_norm':
     return decoupled.choose_tau(layer, features, labels)
-  if name == 'crt':
+  if name in ('refit', 'crt'):
     return decoupled.retrain(
-        features, labels, classes=len(counts), balanced=True)
+        features, labels, classes=len(counts), balanced=name == 'crt')
   return decoupled.resampled(
       features, labels, name, classes=len(counts), seed=seed)
 

@@ -90,6 +90,35 @@ class ConvTranspose(nn.Module):
     return x
 
 
+class Cosines(nn.Module):
+  """Cosine of each row of [B, D] with each class's weights, times `scale`.
+
+  Features and weights are divided by their norms, and there is no bias, so
+  that no class gains by longer weights. Source: the head of Cao et al., 2019,
+  arXiv:1906.07413, section 3.2, with scale 30.
+
+  Attributes:
+    features: number of classes.
+    scale: factor of the cosines.
+    kernel_init: initialiser of the kernel.
+    dtype: type of the computation; parameters are always float32.
+  """
+  features: int
+  scale: float = 30.0
+  kernel_init: Any = nn.initializers.lecun_normal()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (x.shape[-1], self.features)
+    kernel = self.param('kernel', self.kernel_init, shape).astype(self.dtype)
+    x = x.astype(self.dtype)
+    # Inside the root, so that features of zero have a gradient.
+    norm = lambda a, axis: jnp.sqrt(
+        jnp.square(a).sum(axis, keepdims=True) + 1e-12)
+    return self.scale * (x / norm(x, 1)) @ (kernel / norm(kernel, 0))
+
+
 class Dropout(nn.Module):
   """Dropout with probability `rate`, drawn from the stream 'dropout'."""
   rate: float
