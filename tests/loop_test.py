@@ -1,8 +1,10 @@
 """The loop: resume to the bit, devices, best weights, guards."""
 
+import json
 import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -56,8 +58,15 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, step):
   config = make_config()
   process = interrupted(tmp_path, config, signal.SIGKILL, step)
   assert process.returncode == -signal.SIGKILL, process.stderr
-  loop.train(config, tmp_path / 'run')
+  began = time.perf_counter()
+  result = loop.train(config, tmp_path / 'run')
+  elapsed = time.perf_counter() - began
   assert_same_run(straight, tmp_path / 'run')
+  spent = json.loads((tmp_path / 'run' / 'seconds.json').read_text())
+  assert len(spent) == 2
+  # What the first process spent on whole epochs counts, too.
+  assert (spent[0] > 0) == (step > 6)
+  assert spent[0] < result['seconds'] <= spent[0] + elapsed
 
 
 def test_sigterm_saves_and_exits_cleanly(tmp_path, straight):

@@ -83,7 +83,8 @@ def write(
       'best_epoch': int(counters.best_epoch),
       'callbacks': {name: value.item() for name, value
                     in vars(counters).items()},
-      'seconds': time.perf_counter() - began,
+      'seconds': (
+          writers.earlier_seconds(folder) + time.perf_counter() - began),
       **metrics,
       **extra,
   }

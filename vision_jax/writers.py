@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import time
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from vision_jax import keras_log
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
              'scikit-learn', 'ml-collections', 'clu', 'dm-pix')
+_SECONDS = 'seconds.json'
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
@@ -68,6 +70,13 @@ def read_rows(path: str | pathlib.Path) -> list[dict[str, Any]]:
   if not path.is_file():
     return []
   return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def earlier_seconds(folder: pathlib.Path) -> float:
+  """Seconds that earlier processes of a resumed run spent on its epochs."""
+  path = folder / _SECONDS
+  # The last entry is this process's own.
+  return sum(json.loads(path.read_text())[:-1]) if path.is_file() else 0.0
 
 
 def environment() -> dict[str, Any]:
@@ -132,6 +141,9 @@ def make_writer(
     step: int) -> Writer:
   """Returns the writer of `metrics.jsonl`, `metrics.csv` and the mirrors.
 
+  It also keeps `seconds.json`: what each process of a run that was stopped and
+  resumed spent, up to the end of its last epoch.
+
   Args:
     folder: The run folder.
     config: The whole config.
@@ -140,6 +152,9 @@ def make_writer(
   """
   path = folder / 'metrics.jsonl'
   rows = [row for row in read_rows(path) if row['step'] <= step]
+  began, clock = time.perf_counter(), folder / _SECONDS
+  spent = json.loads(clock.read_text()) if clock.is_file() else []
+  write_json(clock, [*spent, 0.0])
   mirrors = []
   if config.report.tensorboard:
     mirrors.append(_tensorboard(folder))
@@ -153,6 +168,7 @@ def make_writer(
     if config.report.keras_log:
       write_csv(folder / 'keras_log.csv', keras_log.rows(
           rows, learning_rate=config.optimizer.learning_rate))
+    write_json(clock, [*spent, time.perf_counter() - began])
     for mirror in mirrors:
       mirror.write(row)
 
