@@ -23,6 +23,7 @@ from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.data import augment
 from vision_jax.data import batches
+from vision_jax.data import joined
 from vision_jax.data import pipeline
 from vision_jax.data import samplers
 
@@ -90,11 +91,14 @@ def make_shardings(config: ml_collections.ConfigDict):
 def make_info(
     config: ml_collections.ConfigDict, class_names, shape, labels,
 ) -> task_lib.Info:
-  """Returns what a task knows of images [h, w, c] and training labels [n]."""
+  """Returns what a task knows of images [h, w, c] and training labels [n].
+
+  Examples whose label is withheld (negative) count in no class.
+  """
   steps = batches.steps_per_epoch(
       samplers.length(config.train.sampler, labels), config.train.batch_size,
       remainder=config.train.remainder)
-  counts = np.bincount(labels, minlength=len(class_names))
+  counts = np.bincount(labels[labels >= 0], minlength=len(class_names))
   return task_lib.Info(
       tuple(class_names), tuple(shape), steps, tuple(counts.tolist()))
 
@@ -115,6 +119,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
   runtime.apply(config.runtime)
   shardings = make_shardings(config)
   dataset = pipeline.load(config.data)
+  if config.train.split == joined.SPLIT:
+    dataset = joined.join(dataset)
   members = config_lib.choose(
       'train.split', config.train.split, dataset.splits)
   labels = dataset.labels[members]

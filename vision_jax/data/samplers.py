@@ -3,7 +3,8 @@
 A sampler maps (labels, seed, epoch) to places among the training examples.
 Its length does not depend on the epoch, so that epochs have equally many
 steps. Weights in the loss are the other way to the same end
-(imbalance_losses.py).
+(imbalance_losses.py). 'mixed:<a>:<b>' is for labelled and unlabelled examples
+together (joined.py): every batch of a + b holds first a labelled ones.
 """
 
 import functools
@@ -53,10 +54,7 @@ def class_aware(labels, generator, progress):
   classes = generator.permutation(len(groups))
   places = np.empty(len(labels), np.int64)
   for turn, index in enumerate(classes):
-    group, count = groups[index], counts[turn]
-    rounds = [generator.permutation(group)
-              for _ in range(-(-count // len(group)))]
-    places[turns == turn] = np.concatenate(rounds)[:count]
+    places[turns == turn] = _rounds(groups[index], counts[turn], generator)
   return places
 
 
@@ -77,6 +75,35 @@ def shuffled(labels, generator, progress):
   return np.arange(len(labels))
 
 
+def _mixed(labels, generator, progress, *, sizes):
+  """Every unlabelled example once, beside labelled ones as often as needed."""
+  del progress
+  kinds = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+  if not all(map(len, kinds)):
+    raise errors.DataError(
+        "config.train.sampler='mixed:...' needs labelled and unlabelled "
+        "examples: set config.train.split='all_train'.")
+  steps = -(-len(kinds[1]) // sizes[1])
+  parts = [_rounds(kind, steps * size, generator).reshape(steps, size)
+           for kind, size in zip(kinds, sizes, strict=True)]
+  return np.concatenate(parts, axis=1).ravel()
+
+
+def mixed_sizes(name: str) -> tuple[int, int]:
+  """Reads 'mixed:<labelled>:<unlabelled>', the examples of each in a batch.
+
+  Raises:
+    errors.DataError: The name has another form.
+  """
+  kind, *sizes = name.split(':')
+  if (kind != 'mixed' or len(sizes) != 2
+      or not all(size.isdecimal() and int(size) for size in sizes)):
+    raise errors.DataError(
+        f"config.train.sampler is {name!r}; it must be 'mixed:<labelled>:"
+        "<unlabelled>' with positive numbers, such as 'mixed:32:96'.")
+  return int(sizes[0]), int(sizes[1])
+
+
 SAMPLERS = {
     function.__name__: function for function in (
         shuffled, over, under, square_root, class_aware, progressive)}
@@ -90,7 +117,14 @@ def _length(name: str, counts: tuple[int, ...]) -> int:
 
 def length(name: str, labels: np.ndarray) -> int:
   """Returns how many places an epoch of the sampler has."""
+  if name.startswith('mixed'):
+    # Its layout never depends on the draw.
+    return len(order(name, labels, seed=0, epoch=0, epochs=1))
   errors.check_choice('sampler', name, allowed=tuple(SAMPLERS))
+  if np.any(labels < 0):
+    raise errors.DataError(
+        f'config.train.sampler={name!r} needs every label; for labelled and '
+        "unlabelled examples together use 'mixed:<labelled>:<unlabelled>'.")
   return _length(name, tuple(np.bincount(labels).tolist()))
 
 
@@ -100,8 +134,8 @@ def order(
   """Returns the places that an epoch visits, in a random order.
 
   Args:
-    name: A key of `SAMPLERS`.
-    labels: int [n], of the training examples.
+    name: A key of `SAMPLERS`, or 'mixed:<labelled>:<unlabelled>'.
+    labels: int [n], of the training examples; negative where unlabelled.
     seed: Any non-negative integer.
     epoch: Number of epochs before this one.
     epochs: Length of training, at the end of which `progressive` is balanced.
@@ -112,12 +146,16 @@ def order(
   Raises:
     errors.DataError: There is no such sampler.
   """
-  errors.check_choice('sampler', name, allowed=tuple(SAMPLERS))
+  if name.startswith('mixed'):
+    sampler = functools.partial(_mixed, sizes=mixed_sizes(name))
+  else:
+    errors.check_choice('sampler', name, allowed=tuple(SAMPLERS))
+    sampler = SAMPLERS[name]
   generator = np.random.Generator(
       np.random.Philox(np.random.SeedSequence((seed, epoch))))
   labels = np.asarray(labels)
-  places = SAMPLERS[name](labels, generator, epoch / max(1, epochs - 1))
-  if name == 'class_aware':
+  places = sampler(labels, generator, epoch / max(1, epochs - 1))
+  if name == 'class_aware' or name.startswith('mixed'):
     return places
   return generator.permutation(places)
 
@@ -125,6 +163,13 @@ def order(
 def _groups(labels: np.ndarray) -> list[np.ndarray]:
   """Returns the places of each class that occurs."""
   return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+
+def _rounds(group, count: int, generator) -> np.ndarray:
+  """Returns `count` places: the group in a random order, again and again."""
+  rounds = [generator.permutation(group)
+            for _ in range(-(-count // len(group)))]
+  return np.concatenate(rounds)[:count]
 
 
 def _draw(labels, weights, generator) -> np.ndarray:
