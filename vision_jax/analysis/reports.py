@@ -14,6 +14,7 @@ from vision_jax import stats
 from vision_jax import task as task_lib
 from vision_jax import writers
 from vision_jax.analysis import figures
+from vision_jax.analysis import intervals
 
 
 def classification(
@@ -56,21 +57,8 @@ def classification(
         metrics.confusion(labels, predicted, len(class_names)), class_names,
         folder / 'confusion_matrix.png')
     figures.per_class_bars(rows, folder / 'per_class.png')
-  return {'intervals': intervals(labels, predicted, len(class_names))}
-
-
-def intervals(
-    labels: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, Any]:
-  """Returns {metric: [low, high]} at 95 % over the test examples."""
-  correct = int((labels == predicted).sum())
-  result = {'accuracy': list(stats.wilson(correct, len(labels)))}
-  for name in ('balanced_accuracy', 'macro_f1'):
-    interval = stats.bootstrap(
-        lambda y, p, name=name: metrics.from_confusion(
-            metrics.confusion(y, p, classes))[name],
-        (labels, predicted), strata=labels)
-    result[name] = [interval.low, interval.high]
-  return result
+  return {'intervals': intervals.classification(
+      labels, outputs['probabilities'])}
 
 
 def prediction_rows(

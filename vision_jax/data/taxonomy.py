@@ -93,6 +93,30 @@ def levels(class_names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
   return tuple(tuple(sorted(set(level))) for level in zip(*split))
 
 
+def restrict(
+    probabilities: np.ndarray, context: np.ndarray,
+    class_names: Sequence[str]) -> np.ndarray:
+  """Returns probabilities given the known ancestors of each example.
+
+  Classes below other ancestors get zero and the others are scaled up: Bayes'
+  rule for an ancestor that is known for certain. Where nothing is known, or
+  all of the probability would be lost, an example keeps what it has.
+
+  Args:
+    probabilities: float [n, classes].
+    context: int [n, levels] of `encode`.
+    class_names: Paths.
+  """
+  own = encode([name.split(SEPARATOR)[:-1] for name in class_names],
+               class_names)
+  known = context[:, None, :]
+  fits = np.all((known == MISSING) | (known == own), axis=-1)
+  kept = np.where(fits, probabilities, 0.0)
+  total = kept.sum(axis=-1, keepdims=True)
+  return np.where(total > 0, kept / np.where(total > 0, total, 1.0),
+                  probabilities)
+
+
 def encode(
     context: Sequence[Sequence[str]], class_names: Sequence[str],
 ) -> np.ndarray:
