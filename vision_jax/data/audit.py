@@ -15,6 +15,7 @@ import numpy as np
 from vision_jax.data import errors
 from vision_jax.data import filters
 from vision_jax.data import images
+from vision_jax.data import screening
 
 MISSING = 'no such file'
 _NEAR = 2  # Bits of 64 in which near duplicates may differ.
@@ -80,7 +81,8 @@ def check_duplicates(source, records, parts, *, duplicates: str) -> None:
   Args:
     source: A `sources.Source`.
     records: One record of `inspect` an example, all of them good.
-    parts: The indices of each split, from `splits.make`.
+    parts: The indices of each split, from `splits.make`; what is in a part
+      'screened' harms nothing.
     duplicates: 'refuse', 'warn', or 'ignore' for data that repeats by nature.
 
   Raises:
@@ -93,8 +95,12 @@ def check_duplicates(source, records, parts, *, duplicates: str) -> None:
   home = np.full(len(source.ids), 'train', object)
   for name in _EVALUATED:
     home[parts[name]] = name
+  if screening.SCREENED in parts:
+    home[parts[screening.SCREENED]] = screening.SCREENED
   seen, across, inside = {}, [], []
   for i, record in enumerate(records):
+    if home[i] == screening.SCREENED:
+      continue
     j = seen.setdefault(record['sha256'], i)
     if i != j:
       (inside if home[i] == home[j] else across).append((j, i))

@@ -14,6 +14,7 @@ import numpy as np
 from vision_jax.data import audit
 from vision_jax.data import cache
 from vision_jax.data import joined
+from vision_jax.data import screening
 from vision_jax.data import sources
 from vision_jax.data import splits as splits_lib
 from vision_jax.data import taxonomy
@@ -64,12 +65,15 @@ def load(config_data) -> Dataset:
   good = [i for i, record in enumerate(records) if not record['reason']]
   source = sources.take(source, np.asarray(good, np.int64))
   records = [records[i] for i in good]
-  parts = splits_lib.make(source, config_data)
+  parts, dropped = _split(source, config_data)
+  bad_files += [dict(id=name, reason=f'screened: {rules}')
+                for name, rules in dropped.items()]
   audit.check_duplicates(
       source, records, parts, duplicates=config_data.duplicates)
   return Dataset(
       name=source.name, class_names=source.class_names, images=images,
-      labels=source.labels, ids=source.ids, splits=parts,
+      labels=source.labels, ids=source.ids,
+      splits={name: parts[name] for name in splits_lib.NAMES},
       manifest=audit.manifest(source, records, parts), bad_files=bad_files,
       context=(taxonomy.encode(source.context, source.class_names)
                if source.context else None))
@@ -84,7 +88,7 @@ def describe(config_data) -> dict:
     of `joined.SPLIT`. Files that turn out to be bad still count.
   """
   source = sources.load(config_data)
-  parts = splits_lib.make(source, config_data)
+  parts, _ = _split(source, config_data)
   labels = {name: source.labels[rows] for name, rows in parts.items()}
   if len(parts['unlabelled']):
     labels[joined.SPLIT] = joined.labels_of(source.labels, parts)
@@ -93,6 +97,16 @@ def describe(config_data) -> dict:
       input_shape=(*config_data.image_size, config_data.channels),
       examples={name: len(rows) for name, rows in parts.items()},
       labels=labels)
+
+
+def _split(source, config_data):
+  """Returns the splits, and {id: rules} of what screening drops from them."""
+  parts = splits_lib.make(source, config_data)
+  if not config_data.screened:
+    return parts, {}
+  found = screening.read(config_data.screened)
+  return screening.apply(parts, source, found), {
+      name: found[name] for name in source.ids if name in found}
 
 
 def write_manifest(dataset: Dataset, path) -> str:
