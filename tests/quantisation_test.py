@@ -1,17 +1,22 @@
 """Fewer bits: half a step of error, the integers' own sums, the same answers."""
 
+import csv
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 import pytest
 import safetensors.numpy
 
 import run_helpers
+from experiments import quantise as experiment
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
-from vision_jax import loop
+from vision_jax import prediction
 from vision_jax import quantisation
 from vision_jax import runs
+from vision_jax import writers
 from vision_jax.models import layers
 from vision_jax.models import unet
 
@@ -21,11 +26,15 @@ qwix = pytest.importorskip('qwix')
 @pytest.fixture(name='finished', scope='module')
 def _finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
-  config = run_helpers.make_config(
-      train__epochs=2, train__batch_size=4, runtime__compilation_cache=False)
-  loop.train(config, folder)
-  run = runs.build(config)
-  return folder, run, runs.load_state(run.task, config, folder)
+  run = runs.build(run_helpers.make_config())
+  state = runs.init_state(run)
+  # What a finished run leaves, without the time to train it.
+  writers.prepare(folder, run.config)
+  checkpoint.export(folder, state.variables())
+  writers.write_json(folder / 'result.json', {
+      'name': 'run', 'task': 'classification', 'protocol': 'sound', 'seed': 0,
+      'class_names': list(run.info.class_names)})
+  return folder, run, state
 
 
 def variables_of(*shapes):
@@ -146,3 +155,32 @@ def test_an_exported_folder_predicts_as_its_run_did(
   np.testing.assert_allclose(found, expected, atol=bound)
   if scheme != 'float32':
     assert np.abs(found - expected).max() > 1e-6
+
+
+def test_the_experiment_measures_what_predict_uses(finished, tmp_path, capsys):
+  folder, run, _ = finished
+  experiment.main([
+      '--root=.', f'--runs=tiny={folder}', '--calibration=8', '--repeats=3',
+      f'--exports={tmp_path / "exports"}', f'--out={tmp_path}'])
+  with (tmp_path / 'table.csv').open() as file:
+    rows = {row['scheme']: row for row in csv.DictReader(file)}
+  assert tuple(rows) == quantisation.SCHEMES
+  plain = rows['float32']
+  assert float(plain['agreement']) == 1 and float(plain['change']) == 0
+  assert int(plain['n']) == len(run.dataset.splits['test'])
+  assert 0.4 < float(rows['int8']['error_in_steps']) < 0.5001
+  assert f'n = {plain["n"]} test' in capsys.readouterr().out
+  images = tmp_path / 'images'
+  images.mkdir()
+  for i in range(3):
+    Image.fromarray(np.asarray(run.dataset.images[i])).save(
+        images / f'{i}.png')
+  target = tmp_path / 'exports' / 'tiny-int8_activations'
+  guesses = prediction.predict(
+      checkpoint.read_config(target), target, images)
+  expected = prediction.predict(run.config, folder, images)
+  names = run.info.class_names
+  for one, other in zip(guesses, expected, strict=True):
+    assert one['path'] == other['path']
+    for name in names:
+      assert one[name] == pytest.approx(other[name], abs=0.04)

@@ -94,6 +94,21 @@ def dequantise(quantised: Quantised) -> dict[str, Any]:
   return traverse_util.unflatten_dict(flat, sep=_SEPARATOR)
 
 
+def error_in_steps(
+    variables: dict[str, Any], quantised: Quantised) -> float | None:
+  """Returns the largest error of a kernel in steps of its channel.
+
+  None where no kernel is quantised.
+  """
+  flat = traverse_util.flatten_dict(variables, sep=_SEPARATOR)
+  errors = [
+      float((jnp.abs(_qwix().dequantize(value) - flat[name])
+             / value.scale).max())
+      for name, value in quantised.arrays.items()
+      if not isinstance(value, jax.Array)]
+  return max(errors, default=None)
+
+
 def calibrate(
     task: task_lib.Task,
     state: task_lib.TrainState,
