@@ -1,0 +1,104 @@
+"""What a finished study leaves: its trials, its winner, figures, a report.
+
+Reads the study, tests the winner's run and no other.
+"""
+
+import pathlib
+from typing import Any, Callable
+import warnings
+
+import optuna
+
+from experiments import study as study_lib
+from experiments import tables
+from vision_jax import loop
+from vision_jax import writers
+from vision_jax.analysis import figures
+
+_PLOTS = {
+    'history': optuna.visualization.matplotlib.plot_optimization_history,
+    'reports': optuna.visualization.matplotlib.plot_intermediate_values,
+    'slices': optuna.visualization.matplotlib.plot_slice,
+}
+
+
+def write(
+    study: study_lib.Study, config_of: Callable[..., Any],
+    folder: pathlib.Path, *, command: str,
+    run_folder: Callable[[pathlib.Path, int], pathlib.Path]) -> None:
+  """Writes everything about a study in which nothing is left to do.
+
+  Args:
+    study: The study.
+    config_of: (trial) -> its whole config.
+    folder: Where to write.
+    command: The command line, for the report.
+    run_folder: (folder, number of a trial) -> its run folder.
+  """
+  trials = study.optuna.trials
+  rows = [row_of(trial) for trial in trials]
+  writers.write_csv(folder / 'trials.csv', rows)
+  states = {state: sum(row['state'] == state for row in rows)
+            for state in study_lib.STATES}
+  summary = {'plan': study.plan._asdict(), 'states': states}
+  best = None
+  if states['COMPLETE']:
+    best = study.optuna.best_trial
+    config = config_of(best)
+    writers.write_text(folder / 'winner.json', config.to_json(indent=2) + '\n')
+    result = loop.train(config, run_folder(folder, best.number))
+    summary |= {'winner': best.number, 'value': best.value,
+                'values': best.params, 'test': result['test'],
+                'intervals': result['intervals']}
+    _plot(study.optuna, folder / 'figures')
+  writers.write_json(folder / 'study.json', summary)
+  writers.write_text(
+      folder / 'report.md', report(summary, rows, command, study.plan))
+
+
+def row_of(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+  """Returns a trial as a row: state, value, epochs, values, reason."""
+  reason = trial.user_attrs['reason'] if 'reason' in trial.user_attrs else ''
+  return {
+      'trial': trial.number, 'state': trial.state.name, 'value': trial.value,
+      'epochs': max(trial.intermediate_values, default=0),
+      **trial.params, 'seconds': trial.duration.total_seconds(),
+      'reason': reason}
+
+
+def report(summary, rows, command: str, plan: study_lib.Plan) -> str:
+  """Returns the Markdown report."""
+  states = ', '.join(
+      f'{count} {name}' for name, count in summary['states'].items() if count)
+  text = f"""# Search with {plan.sampler} and pruner {plan.pruner}
+
+Command: `{command}`
+
+Machine: {tables.machine()}. {len(rows)} trials: {states}. Trials were compared
+on the validation split; only the winner's run was tested.
+"""
+  if 'winner' in summary:
+    test, intervals = summary['test'], summary['intervals']
+    shown = [{'test metric': name, 'value': test[name], 'low': low,
+              'high': high} for name, (low, high) in intervals.items()]
+    text += f"""
+Winner: trial {summary['winner']}, {summary['value']:.4g} with \
+{', '.join(f'{k} = {v}' for k, v in summary['values'].items())}. On the test
+split, 95 %:
+
+{tables.markdown(shown)}"""
+  return text + '\n' + tables.markdown(rows)
+
+
+def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
+  """Draws Optuna's own plots."""
+  from matplotlib import pyplot  # Optuna draws with it.
+  for name, plot in _PLOTS.items():
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
+      axes = plot(study)
+    figure = pyplot.gcf()
+    figure.set_size_inches(7, 4)
+    del axes
+    figures.save(figure, folder / f'{name}.png')
+    pyplot.close(figure)
