@@ -13,7 +13,6 @@ rate of its text, every remedy. The report's own part is imbalance_report.py.
 """
 
 import argparse
-import hashlib
 import pathlib
 import sys
 import time
@@ -22,9 +21,10 @@ import jax
 import numpy as np
 
 from configs import imbalance as imbalance_config
+from experiments import imbalance_cells
 from experiments import imbalance_report
 from vision_jax import config as config_lib
-from vision_jax import config_io
+from vision_jax import pretraining
 from vision_jax import refine
 from vision_jax import runs
 from vision_jax import runtime
@@ -34,8 +34,7 @@ from vision_jax.data import imbalance
 
 RATIOS = (1, 3, 7, 15)
 # What fits into half an hour on two CPU cores; the rest needs `--full`.
-_QUICK = ('class_aware', 'balanced_softmax', 'weighted', 'over', 'remix',
-          'ldam_drw', 'class_balanced')
+_QUICK = ('class_aware', 'balanced_softmax', 'weighted', 'remix', 'ldam_drw')
 _REFINED = tuple(name for name in imbalance_config.REMEDIES
                  if name in refine.NAMES and name != 'none')
 
@@ -48,12 +47,12 @@ def main(argv: list[str]) -> None:
   done = 0
   for setting in settings(args.full):
     config = make_config(args, *setting)
-    folder = _folder(args, config, setting)
+    folder = _folder(args, config)
     if not (folder / 'rows.json').is_file() and done < args.limit:
       print(folder, flush=True)
       _train(config, setting, folder, args.seeds)
       done += 1
-  cells = [imbalance_report.read(folder) for folder in _finished(args)]
+  cells = [imbalance_cells.read(folder) for folder in _finished(args)]
   imbalance_report.write(cells, args, argv)
 
 
@@ -103,20 +102,16 @@ def make_config(args, ratio: int, rung: str, remedy: str):
   return config
 
 
-def _folder(args, config, setting) -> pathlib.Path:
-  values = {key: value for key, value in config_io.flatten(config).items()
-            if not key.startswith(('report.', 'runtime.', 'data.root'))}
-  digest = hashlib.sha256(repr(
-      (sorted(values.items()), args.seeds)).encode()).hexdigest()[:8]
-  name = '-'.join(map(str, setting))
-  return pathlib.Path(args.runs) / f'{name}-{digest}'
+def _folder(args, config) -> pathlib.Path:
+  root = pathlib.Path(args.runs) / f'seeds-{args.seeds}'
+  return pretraining.folder_of(config, root)
 
 
 def _finished(args) -> list[pathlib.Path]:
   """Folders of this budget's finished settings, refined ones included."""
   found = []
   for setting in settings(args.full):
-    folder = _folder(args, make_config(args, *setting), setting)
+    folder = _folder(args, make_config(args, *setting))
     if (folder / 'rows.json').is_file():
       found += [folder, *sorted(folder.glob('refined-*'))]
   return found

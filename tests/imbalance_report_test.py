@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import imbalance
+from experiments import imbalance_cells
 from experiments import imbalance_report
 
 _LARGE = 10
@@ -32,7 +33,7 @@ def _cell(folder, ratio, rung, remedy, minority_hits, *, seeds=3, epochs=4):
            'train_counts': [22] * 10, 'seconds': 1.0,
            'refused': {'adasyn': 'no neighbours'} if remedy == 'none' else {}}
   imbalance._save(folder, outputs, about, rows)
-  return imbalance_report.read(folder)
+  return imbalance_cells.read(folder)
 
 
 def test_table_3_of_the_study():
@@ -49,20 +50,25 @@ def test_words_and_tables(tmp_path):
       _cell(tmp_path / '15', 15, 'plain', 'none', 2),
       _cell(tmp_path / 'n', 15, 'normalized', 'none', 7),
       _cell(tmp_path / 'o', 15, 'plain', 'over', 6),
-      _cell(tmp_path / 'w', 15, 'plain', 'weighted', 2)]
+      _cell(tmp_path / 'w', 15, 'plain', 'weighted', 2),
+      _cell(tmp_path / 'f', 15, 'plain', 'refit', 3),
+      _cell(tmp_path / 'c', 15, 'plain', 'crt', 5),
+      _cell(tmp_path / 's', 15, 'plain', 'smote', 3)]
   args = types.SimpleNamespace(
       out=tmp_path / 'out', pixels=67, epochs=4, rate=5e-3, seeds=3)
   imbalance_report.write(cells, args, ['--root=data'])
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert 'balanced accuracy falls: holds' in text
   assert 'at 15:1: the normalised rung differs from plain by +0.250' in text
-  assert 'both intervals: over (of 2)' in text
+  assert 'both intervals: over, refit, crt, smote (of 5)' in text
   # The error is smallest after the third epoch and larger after the fourth.
   assert 'at 3/3/3 of 4' in text
+  assert '(refit) differs from plain by +0.050' in text
+  assert 'beat it by more than both intervals: crt (of 2)' in text
   assert 'on the one image' in text
   assert 'adasyn could not be used: no neighbours' in text
   header = (tmp_path / 'out' / 'table.csv').read_text().splitlines()
-  assert len(header) == 6
+  assert len(header) == 9
   for i in (1, 2, 3):
     assert (tmp_path / 'out' / f'figure{i}.png').stat().st_size < 300_000
 
@@ -70,10 +76,10 @@ def test_words_and_tables(tmp_path):
 def test_a_difference_holds_only_outside_both_intervals(tmp_path):
   plain = _cell(tmp_path / 'p', 15, 'plain', 'none', 2)
   better = _cell(tmp_path / 'b', 15, 'plain', 'over', 5)
-  assert imbalance_report.compare(better, plain)['holds'] == 'yes'
-  assert imbalance_report.compare(plain, better)['holds'] == 'no'
-  assert imbalance_report.compare(plain, plain)['holds'] == 'no'
-  assert imbalance_report.compare(better, plain)['difference'] == (
+  assert imbalance_cells.compare(better, plain)['holds'] == 'yes'
+  assert imbalance_cells.compare(plain, better)['holds'] == 'no'
+  assert imbalance_cells.compare(plain, plain)['holds'] == 'no'
+  assert imbalance_cells.compare(better, plain)['difference'] == (
       pytest.approx(0.15))
 
 
