@@ -12,8 +12,8 @@ rates of `config.noise`; size (side in pixels) and epochs, 0 = the model's own;
 protocol=sound|published|modern. Its encoder serves a classifier as
 `--config.model.weights=configs/denoising.py:model=unet,...`.
 
-Expected on two CPU cores: digits, test loss .030 (SSIM .81) in 30
-seconds.
+Expected on two CPU cores: digits, test loss .030 (SSIM .81) in
+30 seconds.
 """
 
 from vision_jax import config as config_lib

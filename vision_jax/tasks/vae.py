@@ -149,7 +149,8 @@ def make(
   def rows(state, batch):
     noisy = reconstruction.noisy_input(corrupt, batch)
     return reconstruction.figure_rows(
-        config.noise, batch['image'], noisy, decode(state, encode(state, noisy)))
+        config.noise, batch['image'], noisy,
+        decode(state, encode(state, noisy)))
 
   generator = task_lib.Generator(
       fields.latent_dims, 0,
