@@ -5,13 +5,18 @@ output needs no stored weights. Kernels are scaled to keep the variance: with
 small ones a deep network returns a constant, and any wrong code passes.
 """
 
+import functools
+import json
 import pathlib
 import zlib
 
 from flax import traverse_util
 import h5py
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vision_jax.models import backbones
 
 GOLDEN = pathlib.Path(__file__).parent / 'golden'
 
@@ -91,3 +96,26 @@ def relative(actual, expected) -> float:
   actual, expected = np.asarray(actual), np.asarray(expected)
   assert actual.shape == expected.shape, (actual.shape, expected.shape)
   return float(np.abs(actual - expected).max() / np.abs(expected).max())
+
+
+@functools.cache
+def shapes_of(name, classes=10):
+  """The spec of a backbone and the shapes of its variables."""
+  spec = backbones.build(name, num_classes=classes)
+  return spec, jax.eval_shape(
+      lambda: spec.module.init(
+          jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False))
+
+
+@functools.cache
+def tensors_of(name):
+  """{name in the reference's file: array}, from the golden list."""
+  golden = np.load(GOLDEN / f'{name}.npz')
+  return {
+      key: tensor(key, tuple(shape))
+      for key, shape in json.loads(str(golden['tensors'])).items()}
+
+
+def assert_same(a, b):
+  """Two trees of arrays are equal."""
+  jax.tree.map(np.testing.assert_array_equal, a, b)
