@@ -66,7 +66,9 @@ def train(
   with checkpoint.open_manager(folder, config.checkpoint) as manager:
     state = fit(run, state, stores, manager=manager, folder=folder)
   final = refine.apply(run, best_state(state, config))
-  checkpoint.export(folder, final.variables())
+  # Where the tested weights are an average, the raw ones stay at hand.
+  raw = {'raw': final.params} if final.ema else {}
+  checkpoint.export(folder, final.variables() | raw)
   eval_step = runs.make_eval_step(run, stores.evaluation)
   outputs = {
       split: runs.evaluate(run, final, split, stores.evaluation, eval_step)

@@ -18,31 +18,40 @@ from ml_collections import config_flags
 from vision_jax import config as config_lib
 from vision_jax.data import errors
 
-_MODES = ('train', 'evaluate', 'predict', 'describe')
+_MODES = ('train', 'evaluate', 'predict', 'sample', 'describe')
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None,
     'Config file, with its argument: configs/transfer.py:data=butterflies. '
-    'evaluate and predict may leave it out: the run folder has it.',
+    'evaluate, predict and sample may leave it out: the run folder has it.',
     lock_config=True)
 _MODE = flags.DEFINE_enum(
     'mode', 'train', _MODES,
-    'train (goes on where a run folder has a checkpoint), evaluate and predict '
-    '(with the weights of --workdir), describe (counts, as JSON).')
+    'train (goes on where a run folder has a checkpoint); evaluate, predict '
+    'and sample (with the weights of --workdir); describe (counts, as JSON).')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Run folder; by default runs/<config>-<time>.')
 _INPUT = flags.DEFINE_string('input', None, 'predict: a folder of images.')
 _OUTPUT = flags.DEFINE_string(
     'output', None, 'predict: the CSV to write; by default '
-    '<workdir>/predicted.csv.')
+    '<workdir>/predicted.csv. sample: the PNG file, or the folder of images.')
 _SPLIT = flags.DEFINE_string('split', 'test', 'evaluate: which split.')
+_COUNT = flags.DEFINE_integer(
+    'count', 36, 'sample: number of images.', lower_bound=1)
+_SEED = flags.DEFINE_integer('seed', 0, 'sample: of the latents.')
+_LAYOUT = flags.DEFINE_enum(
+    'layout', 'grid', ('grid', 'images', 'interpolation'),
+    'sample: one picture, a file an image, or paths between latents.')
+_WEIGHTS = flags.DEFINE_enum(
+    'weights', 'average', ('average', 'raw'),
+    'sample: the moving average, where the run kept one, or the raw weights.')
 
 
 def _config():
   """Returns the config from the flag, or from the run folder's file."""
   if _CONFIG.value is not None:
     return _CONFIG.value
-  if _MODE.value in ('evaluate', 'predict') and _WORKDIR.value:
+  if _MODE.value in ('evaluate', 'predict', 'sample') and _WORKDIR.value:
     from vision_jax import checkpoint
     return checkpoint.read_config(_WORKDIR.value)
   raise config_lib.ConfigError(
@@ -69,6 +78,10 @@ def _run(config) -> None:
     modes.train(config, folder)
   elif _MODE.value == 'evaluate':
     modes.evaluate(config, folder, split=_SPLIT.value)
+  elif _MODE.value == 'sample':
+    modes.sample(
+        config, folder, output=_OUTPUT.value, count=_COUNT.value,
+        seed=_SEED.value, layout=_LAYOUT.value, weights=_WEIGHTS.value)
   else:
     modes.predict(config, folder, images=_INPUT.value, output=_OUTPUT.value)
 

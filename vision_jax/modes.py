@@ -12,6 +12,7 @@ from vision_jax import interrupt
 from vision_jax import loop
 from vision_jax import prediction
 from vision_jax import runs
+from vision_jax import sampling
 from vision_jax import writers
 from vision_jax.data import pipeline
 from vision_jax.models import layers
@@ -68,6 +69,14 @@ def predict(
   rows = prediction.predict(config, folder, images)
   writers.write_csv(path, rows)
   print(f'{len(rows)} predictions: {path}')
+
+
+def sample(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, *,
+    output: str | None, **options) -> None:
+  """Draws images from a finished run; `options` are `sampling.sample`'s."""
+  path = sampling.sample(config, folder, output=output, **options)
+  print(f'Samples: {path}')
 
 
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:

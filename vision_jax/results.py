@@ -58,8 +58,10 @@ def write(
              for split, arrays in outputs.items()}
   rows = run.dataset.splits['test'][:_SHOWN]
   batch = run.store.gather(run.store.arrays, run.store.feed(rows))
+  members = run.dataset.splits[run.config.train.split]
   extra = run.task.report(task_lib.Outcome(
-      folder, outputs, metrics, run.dataset.ids, final, batch))
+      folder, outputs, metrics, run.dataset.ids, final, batch,
+      lambda: run.dataset.images[members]))
   if run.config.report.figures:
     figures.learning_curves(
         _curves(writers.read_rows(folder / 'metrics.jsonl')),

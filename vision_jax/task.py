@@ -72,6 +72,7 @@ class Outcome(NamedTuple):
     ids: Name of each example of the data set.
     state: The state whose weights were tested.
     batch: A few test images, unaugmented.
+    train_images: () -> the training images, uint8 [n, H, W, C].
   """
   folder: pathlib.Path
   outputs: dict[str, dict[str, np.ndarray]]
@@ -79,6 +80,7 @@ class Outcome(NamedTuple):
   ids: tuple[str, ...]
   state: TrainState
   batch: Batch
+  train_images: Callable[[], np.ndarray]
 
 
 class Generator(NamedTuple):
@@ -170,17 +172,24 @@ def apply_gradients(
   """Returns the state after one update.
 
   The plateau's factor scales the update, which for every optimizer here is
-  the same as scaling its learning rate. The average ramps up as
-  min(decay, (1 + t) / (10 + t)), so that it forgets the random start.
+  the same as scaling its learning rate.
   """
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   scale = state.callbacks.rate_scale
   updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
   params = optax.apply_updates(state.params, updates)
-  ema = state.ema
-  if ema:
-    decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
-    ema = optax.incremental_update(params, ema, 1.0 - decay)
   return state.replace(
       step=state.step + 1, params=params, batch_stats=batch_stats,
-      opt_state=opt_state, ema=ema)
+      opt_state=opt_state, ema=update_ema(state, params, ema_decay))
+
+
+def update_ema(state: TrainState, params: Any, decay: float) -> Any:
+  """Returns the average of the weights after a step to `params`; {} if off.
+
+  It ramps up as min(decay, (1 + t) / (10 + t)), so that it forgets the random
+  start.
+  """
+  if not state.ema:
+    return {}
+  decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+  return optax.incremental_update(params, state.ema, 1.0 - decay)

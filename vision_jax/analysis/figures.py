@@ -217,6 +217,33 @@ def interval_plot(
   save(fig, path)
 
 
+def scatter(
+    groups: Mapping[str, np.ndarray],
+    path: str | os.PathLike[str],
+    *,
+    xlabel: str,
+    ylabel: str,
+) -> None:
+  """Draws points of the plane, one colour and marker a group.
+
+  Args:
+    groups: points [n, 2] by name.
+    path: the PNG file to write.
+    xlabel: title of the x axis.
+    ylabel: title of the y axis.
+  """
+  fig = _figure(5.4, 4.2)
+  ax = fig.add_subplot()
+  for i, (name, points) in enumerate(groups.items()):
+    ax.scatter(*np.asarray(points).T, s=12, label=name, alpha=0.6,
+               color=COLORS[i % len(COLORS)],
+               marker=_MARKERS[i % len(_MARKERS)], linewidths=0)
+  ax.set(xlabel=xlabel, ylabel=ylabel)
+  ax.grid(alpha=0.3)
+  ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
+  save(fig, path)
+
+
 def _figure(width: float, height: float):
   from matplotlib import figure
   return figure.Figure(figsize=(width, height), layout='constrained')

@@ -1,4 +1,4 @@
-"""Data that needs no download: scikit-learn's digits and drawn gratings.
+"""Data that needs no download: scikit-learn's digits, gratings and points.
 
 The digits are real; the gratings are for tests and timing, of any size and
 number, and prove nothing about a model.
@@ -51,6 +51,30 @@ def list_procedural(config_data) -> listing.Listing:
   return _in_memory(
       'procedural', class_names=tuple(f'{c:03d}' for c in range(classes)),
       labels=tuple(i % classes for i in range(n)), read=read)
+
+
+def list_points(config_data) -> listing.Listing:
+  """Lists points of a curve, each an image of two pixels, x and y.
+
+  x is uniform in [0, 1]; y is x on the curve `line` and (1 + cos 4 pi x) / 2
+  on the curve `cosine`. Bytes hold both to 1/510 of the side.
+
+  Args:
+    config_data: Reads source, procedural_examples and image_size.
+  """
+  if (*config_data.image_size, config_data.channels) != (1, 2, 1):
+    raise errors.DataError(
+        f'config.data.source={config_data.source!r} has images of 1x2 pixels '
+        'with one channel: set config.data.image_size=(1, 2) and channels=1.')
+  curve = {'line': lambda x: x,
+           'cosine': lambda x: (1 + np.cos(4 * np.pi * x)) / 2}
+  def read(index):
+    x = np.random.default_rng((_PROCEDURAL_SEED, index)).uniform()
+    point = np.array([x, curve[config_data.source](x)])
+    return np.round(255 * point).astype(np.uint8).reshape(1, 2, 1)
+  n = config_data.procedural_examples
+  return _in_memory(config_data.source, class_names=('point',),
+                    labels=(0,) * n, read=read)
 
 
 def draw_grating(index: int, *, angle: float, size, channels: int):
