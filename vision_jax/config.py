@@ -199,7 +199,7 @@ def _train() -> ml_collections.ConfigDict:
       label_smoothing=0.0,
       # Which examples an epoch visits: shuffled (each once), over, under,
       # square_root, class_aware, progressive or, with all_train,
-      # mixed:<labelled>:<unlabelled in a batch> (data/samplers.py).
+      # mixed:<labelled>:<unlabelled of a group> (data/samplers.py).
       sampler='shuffled',
       # What is done to the finished classifier's last layer: none, post_hoc,
       # thresholds, tau_norm, crt, smote, ... (refine.py).
