@@ -120,7 +120,6 @@ def _modernise(config, frozen):
   if frozen:
     config.model.head = ('average', 'batch_norm', 'dropout:0.5')
     config.optimizer.learning_rate = 2e-3
-    config.augment.views = 4
   elif config.model.name != 'cnn':
     config.optimizer.layer_decay = 0.8
     config.augment.cutout = 0.25

@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
                       choices=('caltech_families', 'rare_species'))
   parser.add_argument('--models', default='efficientnet_lite0',
                       help='names of backbones; the first is studied in full')
+  parser.add_argument('--size', type=int, default=224, help='pixels a side')
   parser.add_argument('--runs', default='runs/rare_species')
   parser.add_argument('--out', default='experiments/results/rare_species')
   return parser
@@ -113,7 +114,8 @@ def _config(args, model: str, arg: str, **fields):
   config = rare_species_config.get_config(
       f'data={args.data},model={model},{arg}')
   return config_lib.replace(
-      config, data__root=args.root, report__progress=False, **fields)
+      config, data__root=args.root, data__image_size=(args.size, args.size),
+      report__progress=False, **fields)
 
 
 def _slug(name: str) -> str:
