@@ -159,8 +159,9 @@ def report(argv, args, rows: list[dict[str, Any]], seconds: float) -> str:
       'variance kept': row['explained'],
       **{title: interval(row, name) for title, name in (
           ('linear probe', 'linear'), ('10 neighbours', 'knn'),
-          ('NMI', 'nmi'), ('ARI', 'ari'), ('purity', 'purity'))},
-      'AMI': row['ami'], 'silhouette of species': row['label_silhouette'],
+          ('NMI', 'nmi'), ('AMI', 'ami'), ('ARI', 'ari'),
+          ('purity', 'purity'))},
+      'silhouette of species': row['label_silhouette'],
       'of clusters': row['silhouette'],
       **{f'trust, {_TITLES[m]}': row[f'{m}_trustworthiness']
          for m in args.maps.split(',')},
@@ -174,7 +175,7 @@ Machine: {tables.machine()}; {seconds:.0f} s in all.
 
 Scores over n = {rows[0]['n']} test images, on at most {args.components}
 principal components of the training images. Accuracies have Wilson, cluster
-scores stratified bootstrap 95 % intervals. K-means (k = the number of species)
+scores jackknife 95 % intervals. K-means (k = the number of species)
 is fitted on the training images without their labels; AMI and ARI of a random
 partition are 0, purity is the accuracy under the best assignment of clusters
 to species. Trustworthiness is that of the map of all images.

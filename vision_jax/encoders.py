@@ -16,6 +16,7 @@ import numpy as np
 from vision_jax import checkpoint
 from vision_jax import classifiers
 from vision_jax import config as config_lib
+from vision_jax import features
 from vision_jax import loop
 from vision_jax import pretraining
 from vision_jax import runs
@@ -89,20 +90,23 @@ def _open(source: str, data):
 
 def _features(run: runs.Run, state) -> np.ndarray:
   """Runs the encoder over all images; float32 [n, d]."""
-  embed = run.task.embed or _encoder(run)
+  # A frozen encoder ran before, or runs once for all that come after.
+  store = features.make_stores(run, state).evaluation
+  embed = (_head(run) if 'features' in store.arrays
+           else run.task.embed or _encoder(run))
   @jax.jit
   def step(state, arrays, inputs):
-    features = embed(state, run.store.gather(arrays, inputs))
-    return features.reshape(len(features), -1).astype(np.float32)
+    found = embed(state, store.gather(arrays, inputs))
+    return found.reshape(len(found), -1).astype(np.float32)
   rows = np.arange(len(run.dataset.labels))
   index = batches.eval_batches(rows, run.config.train.eval_batch_size)
   return np.concatenate([
-      np.asarray(step(state, run.store.arrays, inputs))[:int(mask.sum())]
-      for inputs, mask in runs.stream(run, run.store, index)])
+      np.asarray(step(state, store.arrays, inputs))[:int(mask.sum())]
+      for inputs, mask in runs.stream(run, store, index)])
 
 
 def _encoder(run: runs.Run):
-  """Returns (state, batch) -> features, for a task without a last layer."""
+  """Returns (state, batch) -> pooled map, for a task without a last layer."""
   model = config_lib.replace(
       run.config, model__head=run.config.model.head[:1]).model
   encoder = classifiers.make(model, 0)
@@ -110,6 +114,13 @@ def _encoder(run: runs.Run):
       state.variables(), encoder.prepare(batch['image']), train=False)
 
 
-def _encoded(dataset: pipeline.Dataset, features: np.ndarray) -> Encoded:
-  return Encoded(features, dataset.labels, dataset.splits, dataset.ids,
+def _head(run: runs.Run):
+  """Returns (state, batch of cached maps) -> what the last layer takes."""
+  module = classifiers.make(run.config.model, 0).module
+  return lambda state, batch: module.apply(
+      state.variables(), batch['features'], train=False, method='classify')
+
+
+def _encoded(dataset: pipeline.Dataset, found: np.ndarray) -> Encoded:
+  return Encoded(found, dataset.labels, dataset.splits, dataset.ids,
                  dataset.class_names)
