@@ -59,9 +59,10 @@ def style(i: int) -> tuple[str, str]:
 
 
 def _number(ax, number: int, place: np.ndarray, color: str) -> None:
+  box = {'boxstyle': 'circle,pad=0.15', 'facecolor': 'white',
+         'edgecolor': color, 'alpha': 0.9}
   ax.text(*place, str(number), fontsize=9, weight='bold', ha='center',
-          va='center', bbox={'boxstyle': 'circle,pad=0.15', 'facecolor': 'white',
-                             'edgecolor': color, 'alpha': 0.9})
+          va='center', bbox=box)
 
 
 def _dense(points: np.ndarray) -> np.ndarray:
