@@ -26,6 +26,7 @@ from typing import Any
 
 from absl import app
 from absl import flags
+from absl import logging
 import ml_collections
 from ml_collections import config_flags
 import optuna
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
   """Works on the study and, where it is done, writes its report."""
   if len(argv) > 1:
     sys.exit(f'Error: unexpected arguments {argv[1:]}; flags start with --.')
+  logging.set_verbosity(logging.WARNING)
   optuna.logging.set_verbosity(optuna.logging.WARNING)
   try:
     _search(_CONFIG.value)

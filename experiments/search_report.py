@@ -93,12 +93,12 @@ split, 95 %:
 def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
   """Draws Optuna's own plots."""
   from matplotlib import pyplot  # Optuna draws with it.
+  folder.mkdir(exist_ok=True)
   for name, plot in _PLOTS.items():
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-      axes = plot(study)
+      plot(study)
     figure = pyplot.gcf()
-    figure.set_size_inches(7, 4)
-    del axes
+    figure.set_size_inches(8, 4.5)
     figures.save(figure, folder / f'{name}.png')
     pyplot.close(figure)

@@ -26,7 +26,7 @@ def make_config(**fields):
   return run_helpers.make_config(**dict(
       task='semi_supervised', data__label_fraction=0.3,
       train__split='all_train', train__sampler='mixed:4:8',
-      train__batch_size=12, model__dropout=0.0,
+      train__batch_size=12, model__dropout=0.0, model__features=(4,),
       optimizer__ema_decay=0.9, semi__threshold=0.34,
       semi__weak__translation=0.1, semi__strong__cutout=0.5,
       callbacks__monitor='train_loss', callbacks__restore_best=False) | fields)
@@ -71,7 +71,7 @@ def test_epochs_differ_and_follow_from_the_seed():
 
 @pytest.mark.parametrize('name', ['mixed', 'mixed:4', 'mixed:0:3', 'mixed:a:2'])
 def test_a_wrong_layout_is_refused(name):
-  with pytest.raises(errors.DataError, match='mixed:32:96'):
+  with pytest.raises(errors.DataError, match='mixed:1:3'):
     samplers.length(name, np.array([0, -1]))
 
 
@@ -125,10 +125,10 @@ def test_the_step_descends_the_papers_loss(run, method):
   labelled, unlabelled = semi_supervised.split(batch, (4, 8))
   views = semi_supervised.make_views(
       config.semi, labelled, unlabelled, jax.random.split(key)[0])
-  probabilities = lambda params, x: np.asarray(task.eval_step(
+  predict = jax.jit(lambda params, x: task.eval_step(
       state.replace(params=params, ema={}),
-      {'image': x, 'label': jnp.zeros(len(x), int)})['probabilities'],
-      np.float64)
+      {'image': x, 'label': jnp.zeros(len(x), int)})['probabilities'])
+  probabilities = lambda *args: np.asarray(predict(*args), np.float64)
   teacher = probabilities(
       state.ema if method == 'mean_teacher' else state.params, views[1])
   def objective(params):
@@ -164,10 +164,37 @@ def test_supervised_is_classification_of_the_labelled_rows(run):
       config_lib.replace(config, task='classification'), run.info)
   state, batch = semi.init(jax.random.key(0)), a_batch(run)
   labelled = {name: rows[:4] for name, rows in batch.items()}
-  one, _ = semi.train_step(state, batch, jax.random.key(1))
-  other, _ = plain.train_step(state, labelled, jax.random.key(1))
+  one, _ = jax.jit(semi.train_step)(state, batch, jax.random.key(1))
+  other, _ = jax.jit(plain.train_step)(state, labelled, jax.random.key(1))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
                one.params, other.params)
+
+
+def test_groups_of_any_size_hold_the_same_examples():
+  labels = np.r_[np.zeros(7, int), np.full(24, joined.WITHHELD)]
+  rows = {}
+  for sizes in ((1, 3), (2, 6)):
+    places = samplers.order(
+        f'mixed:{sizes[0]}:{sizes[1]}', labels, seed=0, epoch=1, epochs=3)
+    assert len(places) == 32
+    parts = semi_supervised.split(
+        {'label': labels[places][:16], 'id': places[:16]}, sizes)
+    assert (parts[0]['label'] == 0).all() and len(parts[1]['id']) == 12
+    rows[sizes] = [part['id'].tolist() for part in parts]
+  assert rows[1, 3] == rows[2, 6]
+
+
+def test_a_padded_group_changes_nothing(run):
+  config = make_config(train__batch_size=24)
+  task = runs.make_task(config, run.info)
+  state, batch = task.init(jax.random.key(0)), a_batch(run)
+  step = jax.jit(task.train_step)
+  real, other = a_batch(run, 1), a_batch(run, 2)
+  results = [step(state, jax.tree.map(
+      lambda a, b: jnp.concatenate([a, b]), batch,
+      padding | {'mask': jnp.zeros(12)}), jax.random.key(1))
+             for padding in (real, other)]
+  jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 def test_views_differ_and_follow_from_the_key(run):
@@ -184,7 +211,7 @@ def test_views_differ_and_follow_from_the_key(run):
 
 
 @pytest.mark.parametrize('fields,match', [
-    ({'train__batch_size': 16}, 'lays out 12'),
+    ({'train__batch_size': 16}, 'no multiple of 12'),
     ({'semi__method': 'fixmach'}, "did you mean 'fixmatch'"),
     ({'semi__method': 'mean_teacher'}, "teacher='ema'"),
     ({'semi__teacher': 'ema', 'optimizer__ema_decay': 0.0}, 'ema_decay'),

@@ -4,7 +4,7 @@ A sampler maps (labels, seed, epoch) to places among the training examples.
 Its length does not depend on the epoch, so that epochs have equally many
 steps. Weights in the loss are the other way to the same end
 (imbalance_losses.py). 'mixed:<a>:<b>' is for labelled and unlabelled examples
-together (joined.py): every batch of a + b holds first a labelled ones.
+together (joined.py): groups of a + b, in each of them a labelled ones first.
 """
 
 import functools
@@ -83,14 +83,16 @@ def _mixed(labels, generator, progress, *, sizes):
     raise errors.DataError(
         "config.train.sampler='mixed:...' needs labelled and unlabelled "
         "examples: set config.train.split='all_train'.")
-  steps = -(-len(kinds[1]) // sizes[1])
-  parts = [_rounds(kind, steps * size, generator).reshape(steps, size)
+  groups = -(-len(kinds[1]) // sizes[1])
+  parts = [_rounds(kind, groups * size, generator).reshape(groups, size)
            for kind, size in zip(kinds, sizes, strict=True)]
   return np.concatenate(parts, axis=1).ravel()
 
 
 def mixed_sizes(name: str) -> tuple[int, int]:
-  """Reads 'mixed:<labelled>:<unlabelled>', the examples of each in a batch.
+  """Reads 'mixed:<labelled>:<unlabelled>', the examples of each in a group.
+
+  A batch holds whole groups, so its size must be a multiple of theirs.
 
   Raises:
     errors.DataError: The name has another form.
@@ -100,7 +102,7 @@ def mixed_sizes(name: str) -> tuple[int, int]:
       or not all(size.isdecimal() and int(size) for size in sizes)):
     raise errors.DataError(
         f"config.train.sampler is {name!r}; it must be 'mixed:<labelled>:"
-        "<unlabelled>' with positive numbers, such as 'mixed:32:96'.")
+        "<unlabelled>' with positive numbers, such as 'mixed:1:3'.")
   return int(sizes[0]), int(sizes[1])
 
 

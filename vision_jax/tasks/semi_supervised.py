@@ -1,10 +1,11 @@
 """Semi-supervised classification: FixMatch, pseudo-labels, mean teacher.
 
-A batch holds first labelled and then unlabelled examples, as the sampler
-'mixed:<labelled>:<unlabelled>' lays them out. The task makes its own views of
-both, from the step's key: config.semi.weak for labelled examples and teacher,
-config.semi.strong for FixMatch's student. Labels of unlabelled examples are
-withheld before they get here (data/joined.py). Evaluation is classification's.
+A batch is made of groups, each with its labelled examples first, as the
+sampler 'mixed:<labelled>:<unlabelled>' lays them out. The task makes its own
+views of both kinds, from the step's key: config.semi.weak for labelled examples
+and teacher, config.semi.strong for FixMatch's student. Labels of unlabelled
+examples are withheld before they get here (data/joined.py). Evaluation is
+classification's.
 """
 
 from typing import Callable, NamedTuple
@@ -15,6 +16,7 @@ import ml_collections
 
 from vision_jax import classifiers
 from vision_jax import config as config_lib
+from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import objectives
 from vision_jax import optim
@@ -65,6 +67,7 @@ def make(
   _check(config)
   semi, method = config.semi, METHODS[config.semi.method]
   sizes = samplers.mixed_sizes(config.train.sampler)
+  groups = config.train.batch_size // sum(sizes)
   base = classification.make(config, info)
   model, prepare, stages, _ = classifiers.make(
       config.model, len(info.class_names))
@@ -103,27 +106,30 @@ def make(
       logits, updated = apply(
           {'params': params, 'batch_stats': state.batch_stats}, images,
           train=True, rngs={'dropout': dropout_key}, mutable=['batch_stats'])
-      total, each = objective(logits[:sizes[0]], labelled, state.step)
-      right = logits[:sizes[0]].argmax(-1) == labelled['label']
-      outputs = {'loss': each.mean(), 'accuracy': right.mean(),
-                 'unlabelled_loss': jnp.zeros(()), 'confident': jnp.zeros(())}
+      own, others = logits[:len(weak)], logits[len(weak):]
+      total, each = objective(own, labelled, state.step)
+      right = (own.argmax(-1) == labelled['label']).astype(jnp.float32)
+      apart = sure = jnp.zeros(len(unlabelled['mask']))
       if method:
-        apart = method.loss(
-            logits[sizes[0]:], teacher, threshold=semi.threshold).mean()
-        sure = unlabelled_losses.confident(teacher, threshold=semi.threshold)
-        total += apart * semi.weight * unlabelled_losses.ramp_up(
-            state.step, ramp_steps)
-        outputs |= {'unlabelled_loss': apart, 'confident': sure[1].mean()}
-      return total, (outputs, updated)
+        apart = method.loss(others, teacher, threshold=semi.threshold)
+        _, sure = unlabelled_losses.confident(
+            teacher, threshold=semi.threshold)
+        total += semi.weight * unlabelled_losses.ramp_up(
+            state.step, ramp_steps) * losses.masked_mean(
+                apart, unlabelled['mask'])
+      return total, ({'loss': each, 'accuracy': right,
+                      'unlabelled_loss': apart, 'confident': sure}, updated)
 
     grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
     state = task_lib.apply_gradients(
         state, grads, optimizer,
         batch_stats={**state.batch_stats, **updated.get('batch_stats', {})},
         ema_decay=config.optimizer.ema_decay)
-    # Batches are full and alike, so the mean of their means is the epoch's.
+    # Padding fills whole groups, so a group counts as one.
+    by_group = lambda rows: rows.reshape(groups, -1).mean(-1)
     return state, sums.single_from_model_output(
-        mask=jnp.ones(1), **{k: v[None] for k, v in outputs.items()})
+        mask=by_group(batch['mask']),
+        **{name: by_group(rows) for name, rows in outputs.items()})
 
   def summarize(outputs):
     if (outputs['label'] == joined.WITHHELD).any():
@@ -139,9 +145,18 @@ def make(
 def split(
     batch: task_lib.Batch, sizes: tuple[int, int],
 ) -> tuple[task_lib.Batch, task_lib.Batch]:
-  """Returns the labelled first and the unlabelled last rows of a batch."""
-  return ({name: rows[:sizes[0]] for name, rows in batch.items()},
-          {name: rows[sizes[0]:] for name, rows in batch.items()
+  """Returns the labelled and the unlabelled rows of a batch of groups.
+
+  Args:
+    batch: Any batch; the unlabelled rows come back without `label`.
+    sizes: Labelled and unlabelled rows of a group.
+  """
+  def take(rows, part):
+    grouped = rows.reshape(-1, sum(sizes), *rows.shape[1:])[:, part]
+    return grouped.reshape(-1, *rows.shape[1:])
+  first, rest = slice(sizes[0]), slice(sizes[0], None)
+  return ({name: take(rows, first) for name, rows in batch.items()},
+          {name: take(rows, rest) for name, rows in batch.items()
            if name != 'label'})
 
 
@@ -182,10 +197,10 @@ def _check(config) -> None:
     raise config_lib.ConfigError(
         "config.semi.method='mean_teacher' needs config.semi.teacher='ema'.")
   sizes = samplers.mixed_sizes(train.sampler)
-  if sum(sizes) != train.batch_size:
+  if train.batch_size % sum(sizes):
     raise config_lib.ConfigError(
-        f'config.train.sampler={train.sampler!r} lays out {sum(sizes)} '
-        f'examples, but config.train.batch_size={train.batch_size}.')
+        f'config.train.batch_size={train.batch_size} is no multiple of '
+        f'{sum(sizes)}, the group of config.train.sampler={train.sampler!r}.')
   used = [f'augment.{name}' for name, value in config.augment.items() if value]
   used += [f'semi.{policy}.{name}' for policy in ('weak', 'strong')
            for name in ('views', 'mixup_alpha', 'cutmix_alpha', 'remix_kappa')
