@@ -62,7 +62,7 @@ def write(folder, out: pathlib.Path, *, command: str) -> None:
     writers.write_csv(out / f'{name}.csv', table)
   _write_predictions(predictions, out / 'predictions.csv')
   _draw(predictions, dataset, counts, rows, out)
-  writers.write_text(out / 'errors.md', _page(
+  writers.write_text(out / 'errors.md', page(
       predictions, rows, command, pathlib.Path(folder).name))
 
 
@@ -129,7 +129,8 @@ def _pair(predictions, dataset, image, row):
   return images, titles
 
 
-def _page(predictions, rows, command, name) -> str:
+def page(predictions, rows, command: str, name: str) -> str:
+  """Returns the Markdown page of counts `rows` and the figures beside it."""
   wrong = int((predictions.predicted != predictions.labels).sum())
   across = int(errors.across_parents(predictions).sum())
   return f"""# Mistakes of `{name}`
