@@ -13,6 +13,7 @@ grows over the first ten epochs. Loss and ELBO are in nats an image.
 
 Expected on two CPU cores: digits, test loss 26.1 nats (PSNR 13.5 dB, 17 of 32
 dimensions in use) in 30 seconds; without the warm-up all dimensions collapse.
+Butterflies (n = 500): test loss 502 nats, 13 of 32 in use, in two minutes.
 """
 
 from vision_jax import config as config_lib

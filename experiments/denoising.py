@@ -25,9 +25,11 @@ from experiments import denoising_report
 from experiments import tables
 from vision_jax import config as config_lib
 from vision_jax import loop
+from vision_jax import results
 from vision_jax import stats
 from vision_jax import writers
 
+MODELS = ('dense', 'vae', 'conv')
 NOISES = ('salt_pepper', 'gaussian', 'masking')
 # Encoder weights by the name in the table: the noise of their autoencoder.
 ENCODERS = {'random': None, 'autoencoder': 'none', 'denoiser': 'salt_pepper'}
@@ -48,8 +50,9 @@ def main(argv: list[str]) -> None:
   writers.write_csv(out / 'classification.csv', accuracies)
   writers.write_csv(out / 'pairs.csv', pairs)
   denoising_report.draw(pictures, out)
+  bounds = denoising_report.elbos(folders, out)
   writers.write_text(out / 'report.md', report(
-      args, argv, restored, accuracies, pairs))
+      args, argv, restored, bounds, accuracies, pairs))
   print((out / 'report.md').read_text())
 
 
@@ -73,10 +76,14 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
+def _root(args) -> pathlib.Path:
+  budget = 'full' if args.full else f'{args.size}px-{args.epochs}epochs'
+  return pathlib.Path(args.runs) / budget
+
+
 def _run(args, config, name: str) -> pathlib.Path:
   """Trains `config` where that has not been done, and returns its folder."""
-  budget = 'full' if args.full else f'{args.size}px-{args.epochs}epochs'
-  folder = pathlib.Path(args.runs) / budget / name
+  folder = _root(args) / name
   config.data.root = args.root
   print(folder, flush=True)
   loop.train(config, folder)
@@ -94,7 +101,7 @@ def _train_autoencoder(args, model: str, noise: str) -> pathlib.Path:
 def restore(args) -> dict[tuple[str, str], pathlib.Path]:
   """Returns the run folders of the denoisers by noise and model."""
   folders = {}
-  for noise, model in itertools.product(NOISES, ('dense', 'vae', 'conv')):
+  for noise, model in itertools.product(NOISES, MODELS):
     if model == 'vae':
       config = vae.get_config(f'data={args.data},model=dense,noise={noise}')
       folders[noise, model] = _run(args, config, f'vae-{noise}')
@@ -122,8 +129,8 @@ def teach(args) -> list[dict[str, Any]]:
     training = 'frozen' if config.model.frozen else 'fine-tuned'
     folder = _run(
         args, config, f'{args.encoder}-{weights}-{training}-seed{seed}')
-    for test in ('none', *NOISES):
-      correct = denoising_report.correct(folder, test)
+    found = denoising_report.correct(folder, ('none', *NOISES))
+    for test, correct in found.items():
       low, high = stats.wilson(int(correct.sum()), len(correct))
       rows.append({
           'encoder': weights, 'training': training, 'seed': seed,
@@ -155,31 +162,47 @@ def compare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
   return pairs
 
 
-def report(args, argv, restored, accuracies, pairs) -> str:
+def report(args, argv, restored, bounds, accuracies, pairs) -> str:
   """Returns the Markdown report; every number in it comes from the runs."""
   size = 128 if args.full else args.size
   budget = ('the budget of the configs' if args.full else
             f'{args.epochs} epochs at {size} px instead of the configs\' own')
+  seconds = sum(results.read(path.parent)['seconds']
+                for path in _root(args).glob('*/result.json'))
   losers = [f'{row["method"]} ({row["noise"]})' for row in restored
-            if row['high'] is not None and row['high'] < 0]
+            if row['method'] in MODELS and row['high'] < 0]
   return f"""# Denoising: restoration, and hypothesis 2, on `{args.data}`
 
 Command: `python -m experiments.denoising {shlex.join(argv)}`
 
-Machine: {tables.machine()}. Convolutional autoencoders: {budget}. Dense
-autoencoder and VAE: 28 px grey, at most 50 epochs. One seed of each denoiser.
+Machine: {tables.machine()}. Runs took {seconds:.0f} s in all.
+Convolutional autoencoders: {budget}. Dense autoencoder and VAE: 28 px grey, at
+most 50 epochs. One seed of each denoiser.
 
 ## Restoration of noisy test images
 
 Means over the n test images with their 95 % bootstrap intervals; every method
 restores the same noisy images. `gain` is PSNR over the 3x3 median filter's, in
-decibels, paired by image, from `low` to `high`. Worse than the median filter:
-{', '.join(losers) or 'none'}.
+decibels, paired by image, from `low` to `high`. Networks that are worse than
+it: {', '.join(losers) or 'none'}.
 
 {tables.markdown(restored)}
 ![dense](dense.png)
 
 ![convolutional](conv.png)
+
+## The denoising VAE
+
+ELBO and its two terms in nats a test image, one draw of the latent each; a
+dimension is in use where its KL exceeds .01 nats. Below, under salt-and-pepper:
+samples from the prior, spherical paths between pairs of test images, and a
+traversal of the dimensions with the largest KL, from -2.5 to 2.5.
+
+{tables.markdown(bounds)}
+![samples](vae_samples.png)
+![paths](vae_interpolations.png)
+
+![traversal](vae_traversal.png)
 
 ## Hypothesis 2: does denoising teach a classifier more?
 
@@ -188,9 +211,22 @@ Wilson's 95 % intervals over test images. Noise is on the test images only.
 
 {tables.markdown(accuracies)}
 On the same test images, with paired bootstrap intervals and McNemar's exact
-test:
+test, not corrected for their number. {verdict(pairs)}
 
 {tables.markdown(pairs)}"""
+
+
+def verdict(pairs: list[dict[str, Any]]) -> str:
+  """Says where the denoiser's encoder differs from the plain one's."""
+  found = {True: [], False: []}
+  for pair in pairs:
+    if (pair['denoiser against'] == 'autoencoder'
+        and pair['McNemar p'] < 0.05):
+      found[pair['accuracy gain'] > 0].append(
+          f'{pair["training"]}, {pair["test noise"]}')
+  better, worse = ('; '.join(found[key]) or 'nowhere' for key in (True, False))
+  return (f"Against the plain autoencoder's encoder at p < .05, the denoiser's "
+          f'is better in: {better}; worse in: {worse}.')
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from scipy import ndimage
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import image_metrics
+from vision_jax import results
 from vision_jax import runs
 from vision_jax import stats
 from vision_jax.analysis import figures
@@ -124,28 +126,58 @@ def _restored(folder, config, noisy: np.ndarray) -> np.ndarray:
       {'params': weights['params']}, noisy, train=False))
 
 
-def correct(folder: pathlib.Path, kind: str) -> np.ndarray:
-  """Returns whether a classifier is right on each noisy test image, int [n].
+def correct(
+    folder: pathlib.Path, kinds: tuple[str, ...]) -> dict[str, np.ndarray]:
+  """Returns whether a classifier is right on each test image, int [n] a kind.
 
   Args:
     folder: A finished classification run.
-    kind: Of the noise, with the default strengths; 'none' for clean images.
+    kinds: Of noise, with the default strengths; 'none' for clean images.
   """
   config = config_of(folder)
   run = runs.build(config)
   clean = run.task
-  corrupt = noise_lib.make(config_lib.replace(config, noise__kind=kind).noise)
+  corruptions = {kind: noise_lib.make(
+      config_lib.replace(config, noise__kind=kind).noise) for kind in kinds}
   def eval_step(state, batch):
-    image = noise_lib.apply_fixed(corrupt, batch['image'], batch['id'])
-    return clean.eval_step(state, batch | {'image': image})
+    right = {}
+    for kind, corrupt in corruptions.items():
+      image = noise_lib.apply_fixed(corrupt, batch['image'], batch['id'])
+      found = clean.eval_step(state, batch | {'image': image})
+      right[kind] = found['probabilities'].argmax(-1) == found['label']
+    return right
   run = run._replace(task=clean._replace(eval_step=eval_step))
   state = runs.replicate(run, runs.load_state(clean, config, folder))
   outputs = runs.evaluate(
       run, state, 'test', run.store, runs.make_eval_step(run, run.store))
-  return (outputs['probabilities'].argmax(-1) == outputs['label']).astype(int)
+  return {kind: outputs[kind].astype(int) for kind in kinds}
 
 
 def draw(pictures: dict[str, Any], out: pathlib.Path) -> None:
   """Draws `<model>.png`: original, noisy, filtered and restored images."""
   for model, rows in pictures.items():
     figures.reconstructions(rows, out / f'{model}.png')
+
+
+def elbos(folders, out: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns a row per noise of the VAEs; copies one's figures to `out`.
+
+  Args:
+    folders: run folders by (noise, model).
+    out: where `vae_<figure>.png` go.
+  """
+  rows = []
+  for noise in dict.fromkeys(noise for noise, _ in folders):
+    folder = folders[noise, 'vae']
+    result = results.read(folder)
+    test, (low, high) = result['test'], result['intervals']['elbo']
+    rows.append({
+        'noise': noise, 'n': test['n'], 'ELBO': test['elbo'],
+        '95 %': f'[{low:.1f}, {high:.1f}]',
+        'log-likelihood': test['log_likelihood'], 'KL': test['kl'],
+        'dimensions in use': test['active_dims']})
+  for name in ('samples', 'interpolations', 'traversal'):
+    shutil.copyfile(
+        folders['salt_pepper', 'vae'] / 'figures' / f'{name}.png',
+        out / f'vae_{name}.png')
+  return rows

@@ -104,7 +104,8 @@ def test_the_kl_weight_grows_to_one():
 
 def test_a_run_learns_draws_and_shows(tmp_path):
   config = make_config(
-      report__figures=True, train__epochs=3, noise__kind='salt_pepper')
+      report__figures=True, train__epochs=4, noise__kind='salt_pepper',
+      optimizer__learning_rate=0.01)
   result = loop.train(config, tmp_path / 'run')
   rows = (tmp_path / 'run' / 'metrics.csv').read_text().splitlines()
   names = rows[0].split(',')
