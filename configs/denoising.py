@@ -13,8 +13,8 @@ protocol=sound|published|modern. Its encoder serves a classifier as
 `--config.model.weights=configs/denoising.py:model=unet,...`.
 
 Expected on two CPU cores: digits, test loss .030 (SSIM .81) in 30 seconds.
-Butterflies (n = 500), dense: .0175 (PSNR 18.1 dB) in two minutes, which a median
-filter beats by 5.8 dB (experiments/results/denoising).
+Butterflies (n = 500), dense: .0175 (PSNR 18.1 dB) in two minutes, which a
+median filter beats by 5.8 dB (experiments/results/denoising).
 """
 
 from vision_jax import config as config_lib
