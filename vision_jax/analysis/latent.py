@@ -1,6 +1,6 @@
 """What a latent space is worth, as numbers, and its maps in the plane.
 
-Arrays in, numbers out: no encoder, config or file. scikit-learn does what it
+Arrays in, numbers out: no encoder and no file. scikit-learn does what it
 can. Every function says which rows it learns from: a label or an image of the
 rows that are scored is never among them, save in the maps of `embed`.
 """
