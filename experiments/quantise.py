@@ -11,6 +11,7 @@ them alike. Writes `table.csv` and `report.md`.
 """
 
 import argparse
+import os
 import pathlib
 import shlex
 import sys
@@ -171,8 +172,10 @@ Machine: {tables.machine()}; {seconds:.0f} s in all.
 Accuracy and agreement with float32 are rates over n = {rows[0]['n']} test
 images with Wilson 95 % intervals; the change of accuracy has a paired
 bootstrap interval over the same images. Times are medians and quartiles of
-{args.repeats} calls after two to warm up, the schemes in turn. A size is that
-of one `.safetensors` file.
+{args.repeats} calls after two to warm up, the schemes in turn; the machine's
+load average over 15 minutes was {os.getloadavg()[2]:.1f} at the end, so that
+times compare schemes rather than say what an idle machine takes where it is
+above the number of cores. A size is that of one `.safetensors` file.
 
 {tables.markdown(shown)}
 `bfloat16` stores and computes in 16 bits. `int8` stores kernels as integers
