@@ -114,13 +114,14 @@ def _modernise(config, frozen):
   config.optimizer.name = 'adamw'
   config.optimizer.weight_decay = 1e-2
   config.optimizer.schedule = 'cosine'
-  config.optimizer.ema_decay = 0.99
   config.callbacks.plateau_patience = 0
   config.callbacks.patience = 0
   if frozen:
     config.model.head = ('average', 'batch_norm', 'dropout:0.5')
     config.optimizer.learning_rate = 2e-3
+    config.train.batch_size = 64
   elif config.model.name != 'cnn':
     config.optimizer.layer_decay = 0.8
+    config.optimizer.ema_decay = 0.99
     config.augment.cutout = 0.25
     config.augment.mixup_alpha = 0.2

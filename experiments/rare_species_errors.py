@@ -157,6 +157,9 @@ Command: `{command}`
 
 ## All families, and the largest
 
+Smaller families are joined in the second matrix, so that mistakes among them
+count as right there.
+
 ![all](confusion_all.png)
 ![largest](confusion_largest.png)
 

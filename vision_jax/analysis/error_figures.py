@@ -92,9 +92,11 @@ def class_size(
   _whiskers(ax, rows, [np.exp(np.log(group).mean()) for group in groups])
   ax.set(xscale='log', xlabel='training images of the class', ylabel='recall',
          ylim=(-0.03, 1.03))
+  low, high = 0.7 * min(counts), 1.4 * max(counts)
+  ax.set_xticks([tick for e in range(6) for tick in (10**e, 2 * 10**e, 5 * 10**e)
+                 if low <= tick <= high])
   ax.xaxis.set_major_formatter('{x:g}')
-  ax.xaxis.set_minor_formatter('{x:g}')
-  ax.tick_params(axis='x', which='both', labelsize=7)
+  ax.xaxis.set_minor_formatter('')
   ax.legend(fontsize=8)
   ax.grid(alpha=0.3)
   figures.save(fig, path)
@@ -111,7 +113,7 @@ def rates(
     path: The PNG file to write.
     xlabel: What the rate is.
   """
-  fig, (ax,) = figures.grid_figure(1, 1, size=(5.0, 0.8 + 0.4 * len(rows)))
+  fig, (ax,) = figures.grid_figure(1, 1, size=(6.4, 0.8 + 0.4 * len(rows)))
   places = np.arange(len(rows))
   value, whiskers = _values(rows)
   ax.barh(places, value, color=figures.COLORS[5])
