@@ -149,6 +149,16 @@ def test_conv_pool(batch, height, width, size, padding):
       _draw(batch, height, width, 3), _draw(size, size, 3, 4))
 
 
+@_few
+@hypothesis.given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3))
+def test_upsample_conv(height, width, channels):
+  def plain(x, kernel):
+    return _plain_conv(x.repeat(2, axis=1).repeat(2, axis=2), kernel)
+  _assert_equal(
+      ops.upsample_conv, plain, _draw(2, height, width, channels),
+      _draw(3, 3, channels, 4, seed=1))
+
+
 def test_every_operation_with_several_devices_or_an_accelerator(monkeypatch):
   monkeypatch.setattr(ops, '_reformulate', lambda: False)
   x, kernel = _draw(2, 6, 6, 3), _draw(2, 2, 3, 4)

@@ -59,14 +59,17 @@ def save(
   manager.save(step, args=ocp.args.StandardSave(tree), metrics=metrics)
 
 
-def restore(manager: ocp.CheckpointManager, template: Any) -> Any | None:
-  """Returns the newest checkpoint in the shape of `template`, or None.
+def restore(
+    manager: ocp.CheckpointManager, template: Any, *,
+    step: int | None = None) -> Any | None:
+  """Returns a checkpoint in the shape of `template`; None where there is none.
 
   Args:
     manager: From `open_manager`.
     template: Tree of arrays with the shapes, types and shardings wanted.
+    step: That of the checkpoint; None = the newest.
   """
-  step = manager.latest_step()
+  step = manager.latest_step() if step is None else step
   if step is None:
     return None
   abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)

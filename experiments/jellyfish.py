@@ -1,0 +1,158 @@
+"""Study 3: the GAN as published, sound and modern, at equal budget.
+
+    python -m experiments.jellyfish --root=../shared/data
+
+All see the same originals (no stored augmentation) for the same number of
+steps of the same batch. Every run's checkpoints are measured with one
+extractor: Fréchet and kernel distance, precision, recall, density, coverage,
+and whether samples lie nearer to the training images than held-out images do.
+The default fits two CPU cores (32 px, fewer steps); `--full` is the study's
+64 px and 6,400 steps.
+"""
+
+import argparse
+import pathlib
+import shlex
+import sys
+
+from configs import gan
+from experiments import jellyfish_report
+from experiments import tables
+from vision_jax import checkpoint
+from vision_jax import config as config_lib
+from vision_jax import loop
+from vision_jax import modes
+from vision_jax import results
+from vision_jax import runs
+from vision_jax import writers
+from vision_jax.analysis import extractors
+from vision_jax.analysis import gan_reports
+from vision_jax.analysis import generative
+from vision_jax.analysis import pictures
+
+PROTOCOLS = ('published', 'sound', 'modern')
+# Channels of the generator at 64 px; a smaller image needs fewer doublings.
+_FEATURES = (256, 256, 256, 128)
+
+
+def main(argv: list[str]) -> None:
+  """Trains, measures every checkpoint and writes the report."""
+  args = _parser().parse_args(argv)
+  if args.full:
+    args.size, args.steps = 64, 6400
+  out = pathlib.Path(args.out)
+  extractor = extractors.make(args.extractor, weights=args.weights)
+  rows, curves, reals = [], [], {}
+  for seed in range(args.seeds):
+    for protocol in PROTOCOLS:
+      config = make_config(args, protocol, seed)
+      folder = pathlib.Path(args.runs) / (
+          f'{args.data}-{args.size}-{args.steps}-{protocol}-{seed}')
+      print(folder, flush=True)
+      result = loop.train(config, folder)
+      run = runs.build(config)
+      if not reals:
+        reals = {name: extractor.rows(_images(run, name))
+                 for name in ('train', 'test')}
+      points = measure(run, folder, reals, extractor, args)
+      about = {'protocol': protocol, 'seed': seed}
+      curves += [{**about, **point} for point in points]
+      rows.append({**about, **points[-1], 'seconds': result['seconds']})
+      if not seed:
+        draw(run, folder, out, protocol)
+  writers.write_csv(out / 'table.csv', rows)
+  writers.write_csv(out / 'curves.csv', curves)
+  jellyfish_report.draw_curves(curves, out / 'kid.png')
+  writers.write_text(out / 'report.md', jellyfish_report.report(
+      f'python -m experiments.jellyfish {shlex.join(argv)}', args, rows,
+      extractor=extractor.name, machine=tables.machine(),
+      images={name: len(x) for name, x in reals.items()}))
+  print((out / 'report.md').read_text())
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog='python -m experiments.jellyfish')
+  parser.add_argument('--root', required=True, help='folder of the data sets')
+  parser.add_argument('--data', default='jellyfish',
+                      choices=('jellyfish', 'butterflies'))
+  parser.add_argument('--full', action='store_true',
+                      help="the study's 64 px and 6,400 steps")
+  parser.add_argument('--size', type=int, default=32, choices=(16, 32, 64))
+  parser.add_argument('--steps', type=int, default=1500)
+  parser.add_argument('--points', type=int, default=5,
+                      help='checkpoints measured on the way')
+  parser.add_argument('--seeds', type=int, default=1)
+  parser.add_argument('--samples', type=int, default=500)
+  parser.add_argument('--extractor', default='efficientnet_lite0')
+  parser.add_argument('--weights', default='published')
+  parser.add_argument('--runs', default='runs/jellyfish')
+  parser.add_argument('--out', default='experiments/results/jellyfish')
+  return parser
+
+
+def make_config(args, protocol: str, seed: int):
+  """Returns the config of one run; the protocols share data and budget."""
+  config = gan.get_config(f'data={args.data},protocol={protocol}')
+  config.seed = seed
+  config.data.root = args.root
+  config.data.image_size = (args.size, args.size)
+  config.gan.generator_features = _FEATURES[-(args.size // 8).bit_length():]
+  config.data.exclude_pattern = gan.get_config(
+      f'data={args.data}').data.exclude_pattern
+  length = modes.describe(config)['steps_per_epoch']
+  epochs = -(-args.steps // length)
+  every = max(1, epochs // args.points)
+  return config_lib.replace(
+      config, train__epochs=epochs, train__max_steps=args.steps,
+      gan__preview_epochs=every, checkpoint__every_epochs=every,
+      checkpoint__keep_last=args.points + 2)
+
+
+def _images(run: runs.Run, split: str):
+  return run.dataset.images[run.dataset.splits[split]] / 255.0
+
+
+def measure(run: runs.Run, folder, reals, extractor, args):
+  """Returns a row of measures for each checkpoint of a run, the last last."""
+  template = runs.init_state(run)
+  tree = {'state': template,
+          'sums': runs.replicate(run, run.task.train_sums.empty())}
+  rows = []
+  with checkpoint.open_manager(folder, run.config.checkpoint) as manager:
+    for step in sorted(manager.all_steps()):
+      state = checkpoint.restore(manager, tree, step=step)['state']
+      fakes = gan_reports.draw(
+          run.task.generator, state, count=args.samples, seed=run.config.seed)
+      rows.append({'step': step, **compare(extractor.rows(fakes), reals)})
+  return rows
+
+
+def compare(fakes, reals) -> dict[str, float]:
+  """Returns the measures of generated features against the real ones."""
+  kid = generative.kid(reals['train'], fakes)
+  return {
+      'n_fake': len(fakes), 'n_real': len(reals['train']),
+      'kid': kid.value, 'kid_low': kid.value - 1.96 * kid.error,
+      'kid_high': kid.value + 1.96 * kid.error,
+      'fd': generative.frechet(reals['train'], fakes),
+      **generative.manifold_measures(reals['train'], fakes),
+      **generative.memorisation(fakes, reals['train'], reals['test'])}
+
+
+def draw(run: runs.Run, folder, out: pathlib.Path, protocol: str) -> None:
+  """Writes a grid of the final weights' samples and their nearest images."""
+  state = runs.load_state(run.task, run.config, folder)
+  about = dict(step=results.read(folder)['steps'], seed=run.config.seed)
+  samples = gan_reports.draw(
+      run.task.generator, state, count=36, seed=run.config.seed)
+  out.mkdir(parents=True, exist_ok=True)
+  pictures.write_png(
+      out / f'samples_{protocol}.png', pictures.tile(samples, columns=12),
+      **about)
+  gan_reports.neighbours(
+      samples[:12], run.dataset.images[run.dataset.splits['train']],
+      out / f'nearest_{protocol}.png', **about)
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

@@ -1,0 +1,79 @@
+"""The report of experiments/jellyfish.py, in words computed from its rows."""
+
+import pathlib
+
+import numpy as np
+
+from experiments import tables
+from vision_jax import stats
+from vision_jax.analysis import figures
+
+
+def draw_curves(rows, path: pathlib.Path) -> None:
+  """Draws the kernel distance of the first seed over the steps."""
+  series = {}
+  for row in rows:
+    if row['seed'] == 0:
+      series.setdefault(row['protocol'], []).append(
+          (row['step'], row['kid'], row['kid_low'], row['kid_high']))
+  figures.interval_plot(
+      series, path, xlabel='step', ylabel='kernel distance (lower is better)',
+      references={})
+
+
+def verdicts(rows) -> list[str]:
+  """Says for each later protocol whether it beats the one before it.
+
+  With one seed by the intervals over images, which must not overlap; with more
+  also by the Student interval of the paired difference over seeds.
+  """
+  lines = []
+  for worse, better in (('published', 'sound'), ('sound', 'modern')):
+    pick = lambda name: sorted(
+        (row for row in rows if row['protocol'] == name),
+        key=lambda row: row['seed'])
+    old, new = pick(worse), pick(better)
+    apart = all(b['kid_high'] < a['kid_low'] for a, b in zip(old, new))
+    words = (f'`{better}` {"has" if apart else "does not have"} a lower kernel '
+             f'distance than `{worse}` outside both intervals')
+    if len(old) > 1:
+      gap = stats.mean_interval(
+          np.array([b['kid'] for b in new]) - [a['kid'] for a in old])
+      words += (f' in every seed; mean difference over {len(old)} seeds '
+                f'{gap.estimate:+.3g} [{gap.low:+.3g}, {gap.high:+.3g}]')
+    lines.append(f'- {words}.')
+  return lines
+
+
+def report(command: str, args, rows, *, extractor, machine, images) -> str:
+  """Returns the Markdown report; every number comes from `rows`."""
+  names = ('protocol', 'seed', 'step', 'kid', 'kid_low', 'kid_high', 'fd',
+           'precision', 'recall', 'density', 'coverage', 'fakes_nearer',
+           'n_fake', 'n_real', 'seconds')
+  table = tables.markdown([{name: row[name] for name in names} for row in rows])
+  smaller = '' if args.full else (
+      f' The study has 64 px and 6,400 steps: this is {args.size} px and '
+      f'{args.steps} steps, and `--full` runs the rest.')
+  pictures = '\n'.join(
+      f'`{name}`, seed 0: samples, and twelve of them above their nearest '
+      f'training images by pixels.\n\n![](samples_{name}.png)\n\n'
+      f'![](nearest_{name}.png)\n'
+      for name in dict.fromkeys(row['protocol'] for row in rows))
+  return f"""# A GAN on {args.data}: published, sound and modern
+
+Command: `{command}`
+
+Machine: {machine}; training took {sum(r['seconds'] for r in rows):.0f} s in
+all. All runs see the same {images['train']} originals for {args.steps} steps
+of 16.{smaller} Features: {extractor}. The distances compare {args.samples}
+samples with the training images; they are no FID, whose features are
+Inception's. `kid` has its 95 % jackknife interval over images. `fakes_nearer`
+is the share of (sample, test image) pairs in which the sample lies nearer to
+the training set: .5 is honest, 1 is a copy (n = {images['test']} test images).
+
+{table}
+{chr(10).join(verdicts(rows))}
+
+![](kid.png)
+
+{pictures}"""
