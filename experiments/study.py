@@ -140,9 +140,12 @@ class Study:
         return None
       number = left[0].number if left else len(trials)
       self._seed(number, 0)
-      # Optuna has no public way back to a trial that is still running.
-      trial = (optuna.Trial(self.optuna, left[0]._trial_id)  # pylint: disable=protected-access
-               if left else self.optuna.ask())
+      if left:
+        # Optuna has no public way back to a trial that is still running.
+        key = left[0]._trial_id  # pylint: disable=protected-access
+        trial = optuna.Trial(self.optuna, key)
+      else:
+        trial = self.optuna.ask()
       # Lazy: drawn here, while the sampler is this one.
       trial.relative_params  # pylint: disable=pointless-statement
       for place, (name, spec) in enumerate(self.plan.space.items(), 1):
