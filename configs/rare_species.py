@@ -15,8 +15,9 @@ preprocessing and one frozen variant of each image; `modern` replaces the
 recipe. A frozen backbone runs once: augmentation is then a few fixed views.
 
 Expected on two CPU cores: digits with the cnn, test accuracy .9 in 20 seconds;
-caltech_families with the frozen EfficientNet-Lite0: see
-experiments/results/rare_species/report.md.
+caltech_families with the frozen EfficientNet-Lite0,
+test accuracy .942 [.904, .965] (n = 240) in about 4 minutes from a cold start,
+of which the backbone takes nearly all; later heads take seconds.
 """
 
 from vision_jax import config as config_lib
@@ -62,6 +63,7 @@ def get_config(arg=None):
     _modernise(config, frozen)
   if args.data in _EMBEDDED:
     config.train.epochs = 6
+    config.augment.flip_horizontal = False  # A mirrored digit is none.
   return config
 
 
