@@ -47,7 +47,8 @@ def test_frozen_encoder_count():
       model, (1, 128, 128, 3), {'encoder': False, 'head': True})
   assert count == {
       'total': 33_936_020, 'trainable': 33_565_204, 'frozen': 370_816,
-      'modules': {'encoder': 370_816, 'head': 33_565_204}}
+      'modules': {'encoder': 370_816, 'head': 33_565_204},
+      'trainable_modules': {'encoder': 0, 'head': 33_565_204}}
 
 
 # Study 1, model 1 on VGG16's 7x7x512 features, less the base: 21,139,267 -

@@ -95,6 +95,7 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
       'task': config.task,
       'model': json.loads(config.model.to_json()),
       'modules': counts.pop('modules'),
+      'trainable_modules': counts.pop('trainable_modules'),
       'parameters': counts,
       'input_shape': list(data['input_shape']),
       'classes': len(data['class_names']),

@@ -176,18 +176,20 @@ def count_parameters(
     trainable: tree of booleans, a prefix of `params`; True means all.
 
   Returns:
-    {'total', 'trainable', 'frozen', 'modules': {top-level module: count}};
-    a module's count includes its moving statistics.
+    {'total', 'trainable', 'frozen', 'modules', 'trainable_modules'}, the last
+    two by top-level module; a module's count includes its moving statistics.
   """
   size = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   mask = jax.tree.broadcast(trainable, params)
-  moving = sum(
-      leaf.size for leaf, keep in zip(
-          jax.tree.leaves(params), jax.tree.leaves(mask), strict=True) if keep)
+  moving = {
+      name: sum(leaf.size for leaf, keep in zip(
+          jax.tree.leaves(tree), jax.tree.leaves(mask[name]), strict=True)
+                if keep) for name, tree in params.items()}
   modules = {
       name: size(params.get(name, {})) + size(batch_stats.get(name, {}))
       for name in {**params, **batch_stats}}
   total = size(params) + size(batch_stats)
   return {
-      'total': total, 'trainable': moving, 'frozen': total - moving,
-      'modules': modules}
+      'total': total, 'trainable': sum(moving.values()),
+      'frozen': total - sum(moving.values()), 'modules': modules,
+      'trainable_modules': moving}
