@@ -29,7 +29,7 @@ from vision_jax.analysis import figures
 from vision_jax.data import filters
 from vision_jax.data import pipeline
 
-_SIDE = 112  # GrabCut's images; its time grows with their area.
+_SIDE = 64  # GrabCut's images; its time grows with their area.
 _AUGMENT = ('flip_horizontal', 'rotation', 'zoom', 'translation', 'views')
 
 
@@ -132,8 +132,11 @@ def make_masks(args, folder: pathlib.Path) -> None:
     cv2.setRNGSeed(0)
     cv2.grabCut(np.ascontiguousarray(pixels[..., ::-1]), mask, box, *models, 3,
                 cv2.GC_INIT_WITH_RECT)
+    kept = mask % 2  # Sure and probable foreground are odd.
+    # An image without foreground would be black: it stays as it is.
+    kept = kept if kept.any() else np.ones_like(kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((mask % 2 * 255).astype(np.uint8)).save(path)
+    Image.fromarray(kept * np.uint8(255)).save(path)
 
 
 def draw(args, names: list[str], path: pathlib.Path) -> None:

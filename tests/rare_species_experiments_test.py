@@ -1,0 +1,105 @@
+"""The reports of study 4, on numbers made up where runs would take long."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from configs import rare_species as rare_species_config
+from experiments import rare_species
+from experiments import rare_species_filters
+from experiments import rare_species_report
+from experiments import rare_species_screening
+from vision_jax import config as config_lib
+from vision_jax import config_io
+from vision_jax import stats
+from vision_jax.analysis import comparison
+from vision_jax.analysis import errors
+
+NAMES = ('k/bird/crow', 'k/bird/gull', 'k/fish/carp', 'k/fish/eel')
+
+
+def make_outputs(skill, seed=0, n=80):
+  """Test outputs of a model of some skill, over the same labels for all."""
+  labels = np.arange(n) % 4
+  rng = np.random.default_rng(seed)
+  logits = rng.normal(size=(n, 4)) + skill * np.eye(4)[labels]
+  p = np.exp(logits)
+  return {'label': labels, 'probabilities': p / p.sum(1, keepdims=True),
+          'information': 'image'}
+
+
+def test_a_row_holds_every_number_with_its_interval():
+  row = rare_species_report.number_row('sound', make_outputs(2.0), NAMES)
+  for name in ('accuracy', 'macro_f1', 'balanced_accuracy', 'auc_macro_ovr',
+               'auc_micro_keras', 'log_loss'):
+    assert row[f'{name}_low'] < row[name] < row[f'{name}_high']
+  assert row['n'] == 80
+  assert row['mistakes'] == 80 - round(80 * row['accuracy'])
+  assert 0 < row['cross_phylum'] <= row['mistakes']
+
+
+def test_wrong_mass_is_what_other_phyla_get():
+  predictions = errors.Predictions(
+      NAMES, ('', ''), np.array([0, 3]),
+      np.array([[0.4, 0.3, 0.2, 0.1], [0.5, 0.0, 0.25, 0.25]]))
+  np.testing.assert_allclose(
+      rare_species_report.wrong_mass(predictions), [0.3, 0.5])
+
+
+def test_pairs_say_what_was_removed_and_added():
+  answers = {'sound': make_outputs(1.0), 'better': make_outputs(4.0)}
+  row, = rare_species_report.paired_rows(answers, NAMES)
+  assert row['name'] == 'better' and row['accuracy gained'] > 0
+  assert row['cross-phylum mistakes removed'] > row['added']
+  assert row['wrong-phylum mass gained'] < 0
+
+
+def test_the_runs_differ_in_what_they_are_about():
+  args = rare_species._parser().parse_args(['--root=x'])
+  found = dict(rare_species.settings(args, 'efficientnet_lite0', first=True))
+  assert found['sound'].data.source == 'csv'
+  assert found['hierarchical head'].taxonomy.hierarchical
+  assert found['fusion'].taxonomy.fusion
+  other = found['published, preprocessing of vgg16']
+  assert set(config_io.changes(found['published'], other)) == {
+      'published.preprocess_of'}
+  soup = config_io.changes(found['modern'], found['modern, rate / 2'])
+  assert set(soup) == {'optimizer.learning_rate', 'report.figures'}
+  own = dict(rare_species.settings(args, 'vgg16', first=False))
+  assert set(own) == {'sound', 'published', 'modern',
+                      'published, preprocessing of vgg16'}
+  folders = [rare_species._slug(name) for name in found]
+  assert len(set(folders)) == len(found)
+
+
+def test_filtered_runs_are_compared_on_the_same_images(monkeypatch):
+  args = rare_species_filters._parser().parse_args(['--root=x', '--masks=m'])
+  plain, masked = (rare_species_filters.make_config(args, name)
+                   for name in ('none', 'masks'))
+  assert plain.data.masks == '' and masked.data.masks == 'm'
+  assert plain.augment == config_lib.base().augment
+  monkeypatch.setattr(comparison, 'compare', lambda a, b, fields: (
+      types.SimpleNamespace(accuracy=stats.Interval(-0.1, -0.2, 0.0),
+                            test=stats.PairedTest(1, 9, 0.02))))
+  monkeypatch.setattr(rare_species_filters.tables, 'result_row', lambda _: {
+      'n_test': 9, **{f'{name}{end}': 0.5 for name in ('accuracy', 'macro_f1')
+                      for end in ('', '_low', '_high')}})
+  row = rare_species_filters.row_of('circle', {'circle': 'a', 'none': 'b'})
+  assert row['against none'] == -0.1 and row['McNemar p'] == 0.02
+
+
+def test_cleanvision_is_no_hard_dependency(monkeypatch):
+  monkeypatch.setitem(sys.modules, 'cleanvision', None)
+  with pytest.raises(config_lib.ConfigError, match=r'vision_jax\[screening\]'):
+    rare_species_screening._ask_cleanvision(None)
+
+
+def test_modern_replaces_the_weights_by_the_prior():
+  config = rare_species_config.get_config('model=vit_s16,protocol=modern')
+  assert config.loss.name == 'balanced_softmax'
+  assert config.loss.weights == 'none'
+  tuned = rare_species_config.get_config(
+      'model=efficientnet_b3,mode=finetune,protocol=modern')
+  assert tuned.augment.mixup_alpha and tuned.augment.cutout
