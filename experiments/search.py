@@ -38,6 +38,7 @@ from vision_jax import config as config_lib
 from vision_jax import config_io
 from vision_jax import features
 from vision_jax import guard
+from vision_jax import interrupt
 from vision_jax import loop
 from vision_jax import pretraining
 from vision_jax import runs
@@ -71,6 +72,8 @@ def main(argv: list[str]) -> None:
   except (config_lib.ConfigError, errors.DataError) as error:
     print(f'Error: {error}', file=sys.stderr)
     sys.exit(2)
+  except interrupt.Stopped:
+    print('Stopped; the same command goes on with the trial.')
 
 
 def _search(config: ml_collections.ConfigDict) -> None:
