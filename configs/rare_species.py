@@ -1,8 +1,9 @@
 """Study 4: families of rare species from a table of images, long-tailed.
 
     python -m vision_jax.main --config=configs/rare_species.py
-    python -m vision_jax.main --mode=describe --config.data.root=../shared/data \
-        --config=configs/rare_species.py:data=rare_species,model=mobilenet_v2
+    python -m vision_jax.main --mode=describe \
+        --config=configs/rare_species.py:data=rare_species,model=mobilenet_v2 \
+        --config.data.root=../shared/data
     python -m vision_jax.main --config.data.root=../shared/data --config=\
 configs/rare_species.py:data=caltech_families,model=efficientnet_lite0
 

@@ -129,11 +129,9 @@ def draw(run: runs.Run, rows, out: pathlib.Path) -> None:
   """Draws a grid of dropped images, some of each rule."""
   dataset = run.dataset
   place = {name: i for i, name in enumerate(dataset.ids)}
-  shown, counts = [], {}
-  for row in rows:
-    counts[row['rule']] = counts[row['rule']] + 1 if row['rule'] in counts else 1
-    if counts[row['rule']] <= _SHOWN:
-      shown.append(row)
+  shown = []
+  for rule in dict.fromkeys(row['rule'] for row in rows):
+    shown += [row for row in rows if row['rule'] == rule][:_SHOWN]
   if shown:
     figures.image_grid(
         np.stack([dataset.images[place[row['id']]] for row in shown]) / 255,

@@ -10,6 +10,7 @@ more by the ordinary loop and tested. `--max_epochs` makes a smaller search.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import pathlib
@@ -119,8 +120,8 @@ def winner(config, values: dict, epochs: int):
 def search(run: runs.Run, path: pathlib.Path, args, *, limit: int):
   """Runs what is left of the search; returns the rows of all finished trials.
 
-  A row belongs to the settings it was made with: those of another seed, size
-  or data set in the same file are an error.
+  Raises:
+    ConfigError: The trials in `path` are those of another search.
   """
   about = {'seed': args.seed, 'data': args.data, 'model': args.model,
            'size': args.size, 'max_epochs': args.max_epochs}
@@ -130,44 +131,49 @@ def search(run: runs.Run, path: pathlib.Path, args, *, limit: int):
         f'{path} belongs to the search {rows[0]["about"]}, not to {about}; '
         'use another --out.')
   done = {(row['setting'], row['epochs']): row['score'] for row in rows}
-  data, live = head_trials.load(run), {}
-  order = np.random.default_rng(args.seed).permutation(len(points()))
-  space, new = points(), 0
+  advance, planned = _make_advance(run, args.seed), len(rows) + limit
 
   def train(number, values, epochs):
-    nonlocal new
     if (number, epochs) in done:
       return done[number, epochs]
-    if new == limit:
+    if len(rows) == planned:
       raise Limit
-    new += 1
     began = time.perf_counter()
-    if number not in live:
-      start, advance = head_trials.make(
-          data, head(values), learning_rate=values['learning_rate'],
-          classes=len(run.dataset.class_names),
-          batch_size=run.config.train.batch_size,
-          seed=args.seed + number)
-      live[number] = start(), advance
-    progress, advance = live[number]
-    progress = advance(progress, epochs)
-    live[number] = progress, advance
+    score = advance(number, values, epochs)
     rows.append({
-        'setting': number, 'epochs': epochs, 'score': progress.best,
-        'values': values, 'seconds': time.perf_counter() - began,
-        'about': about})
+        'setting': number, 'epochs': epochs, 'score': score, 'values': values,
+        'seconds': time.perf_counter() - began, 'about': about})
     writers.write_text(
         path, ''.join(json.dumps(row) + '\n' for row in rows))
-    print(f'{len(rows)}: {values}, {epochs} epochs, {progress.best:.4f}',
-          flush=True)
-    return progress.best
+    print(f'{len(rows)}: {values}, {epochs} epochs, {score:.4f}', flush=True)
+    return score
 
-  try:
+  space = points()
+  order = np.random.default_rng(args.seed).permutation(len(space))
+  with contextlib.suppress(Limit):
     hyperband.run(lambda number: space[order[number]], train,
                   max_epochs=args.max_epochs, factor=_FACTOR)
-  except Limit:
-    pass
   return rows
+
+
+def _make_advance(run: runs.Run, seed: int):
+  """Returns (setting, values, epochs) -> score; it trains on where it left.
+
+  A setting of an earlier process starts anew, which comes to the same.
+  """
+  data, live = head_trials.load(run), {}
+  def advance(number, values, epochs):
+    if number not in live:
+      start, advance_one = head_trials.make(
+          data, head(values), learning_rate=values['learning_rate'],
+          classes=len(run.dataset.class_names),
+          batch_size=run.config.train.batch_size, seed=seed + number)
+      live[number] = start(), advance_one
+    progress, advance_one = live[number]
+    progress = advance_one(progress, epochs)
+    live[number] = progress, advance_one
+    return progress.best
+  return advance
 
 
 def _text(argv, args, trials, planned, best, tested, seconds) -> str:

@@ -19,7 +19,8 @@ from vision_jax.data import sources
 from vision_jax.data import taxonomy
 from vision_jax.models import hierarchy
 
-NAMES = ('k/bird/crow', 'k/bird/gull', 'k/fish/carp', 'k/fish/eel', 'k/fish/ray')
+NAMES = ('k/bird/crow', 'k/bird/gull', 'k/fish/carp', 'k/fish/eel',
+         'k/fish/ray')
 
 
 def write_table(tmp_path, rows, columns='file_path,family,phylum'):

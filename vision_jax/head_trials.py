@@ -88,35 +88,19 @@ def make(
   """
   model = heads.Head(classes, specs)
   optimizer = optax.adam(learning_rate, eps=1e-7)
-  weights = jnp.asarray(imbalance_losses.inverse_weights(
-      np.bincount(data.labels, minlength=classes)), jnp.float32)
-  labels = jnp.asarray(data.labels)
   key = jax.random.key(seed)
+  step = _make_step(model, optimizer, data.labels, classes)
 
   @jax.jit
   def init():
     variables = model.init(key, jnp.asarray(data.train[0, :1]), train=False)
     return variables, optimizer.init(variables['params'])
 
-  def step(carry, batch, inputs):
-    variables, opt_state = carry
-    rows, mask, step_key = batch
-    def loss_of(params):
-      logits, updated = model.apply(
-          {**variables, 'params': params}, inputs[rows], train=True,
-          rngs={'dropout': step_key}, mutable=['batch_stats'])
-      each = losses.cross_entropy(logits, labels[rows]) * weights[labels[rows]]
-      return losses.masked_mean(each, mask), updated
-    grads, updated = jax.grad(loss_of, has_aux=True)(variables['params'])
-    updates, opt_state = optimizer.update(grads, opt_state)
-    params = optax.apply_updates(variables['params'], updates)
-    return ({**variables, **updated, 'params': params}, opt_state), None
-
   @jax.jit
   def epoch(carry, inputs, rows, masks, epoch_key):
     keys = jax.random.split(epoch_key, len(rows))
     carry, _ = jax.lax.scan(
-        lambda c, b: step(c, b, inputs), carry, (rows, masks, keys))
+        lambda c, b: (step(c, b, inputs), None), carry, (rows, masks, keys))
     logits = model.apply(carry[0], data.validation, train=False)
     return carry, (logits.argmax(-1) == data.validation_labels).mean()
 
@@ -130,6 +114,28 @@ def make(
       best = max(best, float(accuracy))
     return Progress(epochs, *carry, best)
   return lambda: Progress(0, *init(), 0.0), advance
+
+
+def _make_step(model, optimizer, labels, classes):
+  """Returns (carry, (rows, mask, key), features) -> carry, balanced classes."""
+  weights = jnp.asarray(imbalance_losses.inverse_weights(
+      np.bincount(labels, minlength=classes)), jnp.float32)
+  labels = jnp.asarray(labels)
+
+  def step(carry, batch, inputs):
+    variables, opt_state = carry
+    rows, mask, key = batch
+    def loss_of(params):
+      logits, updated = model.apply(
+          {**variables, 'params': params}, inputs[rows], train=True,
+          rngs={'dropout': key}, mutable=['batch_stats'])
+      each = losses.cross_entropy(logits, labels[rows]) * weights[labels[rows]]
+      return losses.masked_mean(each, mask), updated
+    grads, updated = jax.grad(loss_of, has_aux=True)(variables['params'])
+    updates, opt_state = optimizer.update(grads, opt_state)
+    params = optax.apply_updates(variables['params'], updates)
+    return {**variables, **updated, 'params': params}, opt_state
+  return step
 
 
 def _epoch_rows(n, batch_size, seed, epoch):

@@ -93,8 +93,8 @@ def class_size(
   ax.set(xscale='log', xlabel='training images of the class', ylabel='recall',
          ylim=(-0.03, 1.03))
   low, high = 0.7 * min(counts), 1.4 * max(counts)
-  ax.set_xticks([tick for e in range(6) for tick in (10**e, 2 * 10**e, 5 * 10**e)
-                 if low <= tick <= high])
+  ax.set_xticks([m * 10**e for e in range(6) for m in (1, 2, 5)
+                 if low <= m * 10**e <= high])
   ax.xaxis.set_major_formatter('{x:g}')
   ax.xaxis.set_minor_formatter('')
   ax.legend(fontsize=8)

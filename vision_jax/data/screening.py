@@ -141,7 +141,7 @@ def read(path: str | pathlib.Path) -> dict[str, str]:
 def apply(
     parts: Mapping[str, np.ndarray], source, dropped: Iterable[str],
 ) -> dict[str, np.ndarray]:
-  """Returns the splits without what is dropped, which becomes a part 'screened'.
+  """Returns the splits without what is dropped, and that as 'screened'.
 
   Args:
     parts: Of `splits.make`.

@@ -87,7 +87,8 @@ def make(source, config_data) -> dict[str, np.ndarray]:
   Test is the source's own, or `test_fraction` of what is not its validation
   split. `label_fraction` of the remaining training pool is labelled, the rest
   unlabelled. `validation_fraction` of the labelled examples joins the source's
-  own validation split, rounded as `validation_rounding` says. With config.data.imbalance, `imbalance.make` divides.
+  own validation split, rounded as `validation_rounding` says. With
+  config.data.imbalance, `imbalance.make` divides.
 
   Args:
     source: A `sources.Source`; its ids, labels, groups, splits are read.

@@ -49,8 +49,8 @@ def paths(
     for found in levels:
       if len(found) > 1:
         raise errors.DataError(
-            f'{table} puts {label!r} below {" and below ".join(sorted(found))}; '
-            'correct the wrong rows, or leave the column out of '
+            f'{table} puts {label!r} below '
+            f'{" and below ".join(sorted(found))}; correct the wrong rows, or leave the column out of '
             'config.data.csv_parent_columns.')
     result[label] = SEPARATOR.join(
         (*(next(iter(found), UNKNOWN) for found in levels), label))
