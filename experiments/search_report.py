@@ -99,6 +99,7 @@ def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
       warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
       plot(study)
     figure = pyplot.gcf()
-    figure.set_size_inches(8, 4.5)
+    # Side by side, the names of fields need room.
+    figure.set_size_inches(max(8.0, 3.5 * len(figure.axes)), 4.5)
     figures.save(figure, folder / f'{name}.png')
     pyplot.close(figure)
