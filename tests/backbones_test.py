@@ -29,9 +29,12 @@ COUNTS = {
     'mobilenet_v2': 2_257_984, 'efficientnet_b0': 4_049_571,
     'efficientnet_b1': 6_575_239, 'efficientnet_b2': 7_768_569,
     'efficientnet_b3': 10_783_535, 'vit_s16': 21_665_664,
-    'vit_b16': 85_798_656, 'convnext_tiny': 27_820_128}
+    'vit_b16': 85_798_656, 'convnext_tiny': 27_820_128,
+    # torchvision's 27,161,264 less 2,049,000 and 3,326,696 of the classifiers,
+    # and the moving statistics.
+    'inception_v3_torch': 21_785_568 + 34_432}
 # Top-level modules of the classifiers.
-HEADS = {'predictions', 'fc1', 'fc2', 'head', 'head_dense'}
+HEADS = {'predictions', 'fc', 'fc1', 'fc2', 'head', 'head_dense'}
 
 
 @functools.cache

@@ -122,3 +122,26 @@ def test_positions_are_resampled_as_pytorch_resamples(tmp_path):
       torch_test.load(spec, path, new),
       spec.preprocess(jnp.asarray(images)), train=False)
   assert weights_helpers.relative(actual, expected) < 1e-4
+
+
+@pytest.mark.parametrize('size', [107, 299])
+def test_inception_equals_torchvision(size, tmp_path):
+  """The features of the Fréchet inception distance, and the logits."""
+  images = weights_helpers.images(size)
+  model = references.randomise_torch(
+      references.torchvision_models().inception_v3(
+          num_classes=references.CLASSES, init_weights=False))
+  path = torch_test.save(model.state_dict(), tmp_path / 'zip.pth')
+  model.eval()
+  with torch.no_grad():
+    expected = {references.CLASSES: model(
+        torch_test.to_torch(2 * images - 1)).numpy()}
+    model.fc = torch.nn.Identity()
+    expected[0] = model(torch_test.to_torch(2 * images - 1)).numpy()
+  for classes, values in expected.items():
+    spec = backbones.build('inception_v3_torch', num_classes=classes)
+    variables = torch_test.load(spec, path, size)
+    assert weights_helpers.relative(values[:1], values[1:]) > 1e-2
+    actual = jax.jit(lambda v, x, m=spec.module: m.apply(v, x, train=False))(
+        variables, spec.preprocess(jnp.asarray(images)))
+    assert weights_helpers.relative(actual, values) < 1e-4

@@ -5,13 +5,15 @@ import jax.numpy as jnp
 from vision_jax.models import convnext
 from vision_jax.models import densenet
 from vision_jax.models import efficientnet
+from vision_jax.models import inception
 from vision_jax.models import mobilenet
 from vision_jax.models import resnet
 from vision_jax.models import spec
 from vision_jax.models import vgg
 from vision_jax.models import vit
 
-_FAMILIES = (vgg, resnet, densenet, mobilenet, efficientnet, vit, convnext)
+_FAMILIES = (vgg, resnet, densenet, mobilenet, efficientnet, vit, convnext,
+             inception)
 NAMES = tuple(name for family in _FAMILIES for name in family.NAMES)
 
 
