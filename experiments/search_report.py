@@ -93,6 +93,7 @@ split, 95 %:
 def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
   """Draws Optuna's own plots."""
   from matplotlib import pyplot  # Optuna draws with it.
+  from matplotlib import ticker
   folder.mkdir(exist_ok=True)
   for name, plot in _PLOTS.items():
     with warnings.catch_warnings():
@@ -101,5 +102,9 @@ def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
     figure = pyplot.gcf()
     # Side by side, the names of fields need room.
     figure.set_size_inches(max(8.0, 3.5 * len(figure.axes)), 4.5)
+    for ax in figure.axes:
+      if ax.get_xscale() == 'log':
+        # Within a decade or two the labels between powers overlap.
+        ax.xaxis.set_minor_formatter(ticker.NullFormatter())
     figures.save(figure, folder / f'{name}.png')
     pyplot.close(figure)
