@@ -1,0 +1,102 @@
+"""Our training steps against PyTorch's: equal first, then timed in turns.
+
+    python -m experiments.benchmark
+    python -m experiments.benchmark --only=unet,gan --repeats=20
+    python -m experiments.benchmark --what=input --root=../shared/data
+
+`--what=steps` (the default) times every workload of the five studies;
+`input`, whether data keeps up with the step; `end_to_end`, two whole
+trainings; `scaling`, time and memory against size. Each writes its JSON file,
+report and figure, and `steps` also table.md, as the README has it. Keras is
+no peer: its TensorFlow form wants another 2 GB of packages. Expected on two
+quiet CPU cores: `steps` 20 minutes, most of it compilation.
+"""
+
+import argparse
+import importlib
+import os
+import pathlib
+import shlex
+import sys
+import time
+
+from experiments import benchmark_report
+from experiments import benchmark_steps
+from experiments import benchmark_workloads
+from experiments import tables
+from vision_jax import config as config_lib
+from vision_jax import writers
+
+WHAT = ('steps', 'input', 'end_to_end', 'scaling')
+
+
+def main(argv: list[str]) -> None:
+  """Runs what is asked for and writes the results."""
+  args = _parser().parse_args(argv)
+  about = {
+      'command': f'python -m experiments.benchmark {shlex.join(argv)}'.strip(),
+      'machine': tables.machine(),
+      # Other work on the same cores slows the sides down unequally.
+      'load_average': os.getloadavg()[0]}
+  if args.what == 'steps':
+    return steps(args, about)
+  module = importlib.import_module(f'experiments.benchmark_{args.what}')
+  began = time.perf_counter()
+  results = about | module.run(args)
+  results['seconds'] = time.perf_counter() - began
+  out = pathlib.Path(args.out)
+  writers.write_json(out / f'{args.what}.json', results)
+  text = module.report(results, out)
+  writers.write_text(out / f'{args.what}.md', text)
+  print(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(prog='python -m experiments.benchmark')
+  parser.add_argument('--what', choices=WHAT, default='steps')
+  parser.add_argument(
+      '--only', default=','.join(benchmark_workloads.WORKLOADS),
+      help='steps: names of workloads')
+  parser.add_argument('--forms', default='eager,compiled',
+                      help='steps: forms of the peer')
+  parser.add_argument('--dtype', default='float32',
+                      choices=tuple(benchmark_steps.TOLERANCES))
+  parser.add_argument('--repeats', type=int, default=15,
+                      help='turns of each side')
+  parser.add_argument('--budget', type=float, default=60.0,
+                      help='seconds of turns a workload, once there are five')
+  parser.add_argument('--limit', type=float, default=400.0,
+                      help='seconds that one compilation may take')
+  parser.add_argument('--root', default='',
+                      help='input: folder of the data sets; \'\' = procedural')
+  parser.add_argument('--out', default='experiments/results/benchmark')
+  return parser
+
+
+def steps(args, about: dict[str, str]) -> None:
+  """Times the workloads; the files are written anew after each."""
+  began, out = time.perf_counter(), pathlib.Path(args.out)
+  names = args.only.split(',')
+  for name in names:
+    config_lib.choose('only', name, benchmark_workloads.WORKLOADS)
+  peak = benchmark_steps.machine_peak(args.dtype, limit=args.limit)
+  results = about | {'dtype': args.dtype, 'peak_gflops': peak / 1e9,
+                     'workloads': {}}
+  for name in names:
+    found = benchmark_steps.measure(
+        name, tuple(filter(None, args.forms.split(','))), args.dtype,
+        repeats=args.repeats, budget=args.budget, limit=args.limit)
+    row = benchmark_steps.summarize(
+        found, batch=benchmark_workloads.WORKLOADS[name].batch, peak=peak)
+    results['workloads'][name] = row | {'turns': {
+        form: side['seconds'] for form, side in found['sides'].items()
+        if 'seconds' in side}}
+    results['seconds'] = time.perf_counter() - began
+    print(name, {key: row[key] for key in row if 'ms' in key or key == 'ratio'},
+          flush=True)
+    benchmark_report.write(results, out)
+  print((out / 'report.md').read_text())
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

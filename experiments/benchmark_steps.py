@@ -1,0 +1,192 @@
+"""Times our training steps and PyTorch's in turns, after proving them equal.
+
+Each side is a process (benchmark_worker.py); one works while the others
+sleep, so both see the same machine. Writes nothing.
+"""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+# Largest relative differences of loss and gradients, by type of computation;
+# float32 reaches 1e-7 and, where a maximum or a ReLU turns on rounding, 1e-2.
+TOLERANCES = {
+    'float32': {'loss': 1e-4, 'gradient': 2e-2},
+    'bfloat16': {'loss': 3e-2, 'gradient': 5e-1},
+}
+_TURN_SECONDS = 0.3
+_FEWEST_TURNS = 5
+
+
+class WorkerError(RuntimeError):
+  """A side that failed; the message is the end of what it printed."""
+
+
+class Worker:
+  """A side of the pair as a process that answers commands.
+
+  Args:
+    form: ours, eager or compiled.
+    name: A workload.
+    dtype: Of the computation.
+    limit: Seconds an answer may take.
+  """
+
+  def __init__(self, form: str, name: str, dtype: str, *, limit: float):
+    self.form, self.limit = form, limit
+    self._log = tempfile.TemporaryFile('w+')
+    self._process = subprocess.Popen(
+        [sys.executable, '-m', 'experiments.benchmark_worker', form, name,
+         dtype], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=self._log, text=True)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    self._process.stdin.close()
+    self._process.kill()
+    self._process.wait()
+    self._process.stdout.close()
+    self._log.close()
+
+  def ask(self, *words) -> dict[str, Any]:
+    """Sends a command and returns the answer.
+
+    Raises:
+      WorkerError: If the process failed or took longer than the limit.
+    """
+    timer = threading.Timer(self.limit, self._process.kill)
+    timer.start()
+    began = time.perf_counter()
+    try:
+      self._process.stdin.write(' '.join(map(str, words)) + '\n')
+      self._process.stdin.flush()
+      line = self._process.stdout.readline()
+    except BrokenPipeError:
+      line = ''
+    finally:
+      timer.cancel()
+    if line:
+      return json.loads(line)
+    if time.perf_counter() - began >= self.limit:
+      raise WorkerError(f'{self.form}: no answer in {self.limit:.0f} s')
+    self._log.seek(0)
+    raise WorkerError(f'{self.form}: {self._log.read()[-2000:].strip()}')
+
+
+def compare(name: str, dtype: str, *, limit: float) -> dict[str, float]:
+  """Returns the relative differences of one step's loss and gradients.
+
+  Raises:
+    WorkerError: If they are beyond `TOLERANCES`, or a side failed.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder) / 'step.npz'
+    for form in ('ours', 'eager'):
+      with Worker(form, name, dtype, limit=limit) as worker:
+        found = worker.ask('exact', path)
+  for kind, tolerance in TOLERANCES[dtype].items():
+    if not found[kind] <= tolerance:
+      raise WorkerError(
+          f'{name}: the two {kind}s differ by {found[kind]:.3g}, more than '
+          f'{tolerance:g}; there is nothing to time.')
+  return found
+
+
+def measure(
+    name: str, forms: tuple[str, ...], dtype: str, *, repeats: int,
+    budget: float, limit: float) -> dict[str, Any]:
+  """Times one workload.
+
+  Args:
+    name: A key of `benchmark_workloads.WORKLOADS`.
+    forms: Of the peer: eager, compiled.
+    dtype: Of the computation.
+    repeats: Turns of each side.
+    budget: Seconds after which no further turn starts, once there are five.
+    limit: Seconds that a compilation may take.
+
+  Returns:
+    'equality', and for each side 'seconds' (a step, one entry a turn),
+    'compile_seconds' and 'peak_bytes'; a peer that failed has 'error'.
+  """
+  found = {'equality': compare(name, dtype, limit=limit), 'sides': {}}
+  workers = {form: Worker(form, name, dtype, limit=limit)
+             for form in ('ours', *forms)}
+  try:
+    for form in tuple(workers):
+      try:
+        found['sides'][form] = workers[form].ask('start')
+      except WorkerError as error:
+        if form == 'ours':
+          raise
+        found['sides'][form] = {'error': str(error)}
+        workers.pop(form).__exit__()
+    seconds = _in_turns(workers, repeats=repeats, budget=budget)
+    for form, worker in workers.items():
+      found['sides'][form] |= {'seconds': seconds[form], **worker.ask('finish')}
+  finally:
+    for worker in workers.values():
+      worker.__exit__()
+  return found
+
+
+def _in_turns(workers, *, repeats, budget) -> dict[str, list[float]]:
+  """Returns seconds a step of each side, one entry a turn."""
+  slowest = max(w.ask('turn', 1)['seconds'] for w in workers.values())
+  steps = max(1, math.ceil(_TURN_SECONDS / slowest))
+  seconds = {form: [] for form in workers}
+  began = time.perf_counter()
+  for turn in range(repeats):
+    if turn >= _FEWEST_TURNS and time.perf_counter() - began > budget:
+      break
+    for form, worker in workers.items():
+      seconds[form].append(worker.ask('turn', steps)['seconds'] / steps)
+  return seconds
+
+
+def machine_peak(dtype: str, *, limit: float) -> float:
+  """Returns the operations a second of a large matrix product."""
+  with Worker('ours', 'dense_dae', dtype, limit=limit) as worker:
+    return worker.ask('peak')['flops_per_second']
+
+
+def summarize(
+    found: dict[str, Any], *, batch: int, peak: float) -> dict[str, Any]:
+  """Returns what the report shows of `measure`'s result.
+
+  'ratio' is the median time of the fastest peer over ours, so that above 1
+  ours is faster; times are in milliseconds with their quartiles.
+  """
+  row = {'batch': batch, **{
+      f'{kind}_difference': value for kind, value in found['equality'].items()}}
+  medians = {}
+  for form, side in found['sides'].items():
+    if 'error' in side:
+      row[f'{form}_error'] = side['error']
+      continue
+    low, middle, high = np.quantile(side['seconds'], (0.25, 0.5, 0.75))
+    medians[form] = middle
+    row |= {f'{form}_ms': 1e3 * middle, f'{form}_ms_low': 1e3 * low,
+            f'{form}_ms_high': 1e3 * high,
+            f'{form}_compile_s': side['compile_seconds'],
+            f'{form}_peak_mb': side['peak_bytes'] / 2**20}
+    if 'flops' in side:
+      row['gflop'] = side['flops'] / 1e9
+  ours = medians.pop('ours')
+  row['images_per_second'] = batch / ours
+  if medians:
+    best = min(medians, key=medians.get)
+    row |= {'best_peer': best, 'ratio': medians[best] / ours}
+  if 'gflop' in row:
+    row['share_of_peak'] = 1e9 * row['gflop'] / ours / peak
+  return row

@@ -1,0 +1,168 @@
+"""One side of a timed pair, in a process of its own.
+
+    python -m experiments.benchmark_worker ours unet float32
+
+Reads a command a line on standard input and answers each with a line of JSON:
+`start` builds and compiles, `turn N` takes N steps, `finish` counts. `exact
+FILE` makes (ours) or repeats (a peer) one step without randomness. While it
+waits its threads sleep, so that sides can take turns on the same cores.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+
+import numpy as np
+
+from vision_jax import allocator
+
+_PEAK_SIZE = 4096
+_PEAK_REPEATS = 8
+
+
+class Ours:
+  """This codebase: the task's step under jit, its state donated."""
+
+  def __init__(self, name: str, dtype: str):
+    # Only the process of this side imports JAX.
+    import jax
+    from experiments import benchmark_workloads as workloads
+    self.jax, self.workloads = jax, workloads
+    self.name, self.dtype = name, dtype
+
+  def exact(self, path: str):
+    """Writes one step without randomness for the peer."""
+    step = self.workloads.make(self.name, dtype=self.dtype, exact=True)
+    np.savez(path, **self.workloads.first_step(step))
+    return {}
+
+  def start(self):
+    """Builds and compiles."""
+    step = self.workloads.make(self.name, dtype=self.dtype)
+    self.state, self.inputs = step.state, (step.batch, step.key)
+    began = time.perf_counter()
+    self.compiled = self.jax.jit(
+        step.task.train_step, donate_argnums=0).lower(
+            self.state, *self.inputs).compile()
+    seconds = time.perf_counter() - began
+    self.turn(1)
+    return {'compile_seconds': seconds}
+
+  def turn(self, steps: int):
+    """Takes steps."""
+    for _ in range(steps):
+      self.state, sums = self.compiled(self.state, *self.inputs)
+    self.jax.block_until_ready((self.state, sums))
+    return {}
+
+  def finish(self):
+    """Returns the peak of memory."""
+    stats = self.jax.local_devices()[0].memory_stats()
+    return {'peak_bytes': stats['peak_bytes_in_use'] if stats else None}
+
+  def peak(self):
+    """Measures the operations a second of a large matrix product."""
+    x = self.jax.numpy.ones((_PEAK_SIZE, _PEAK_SIZE), self.dtype)
+    product = self.jax.jit(lambda a: a @ a)
+    product(x).block_until_ready()
+    seconds = []
+    for _ in range(_PEAK_REPEATS):
+      began = time.perf_counter()
+      product(x).block_until_ready()
+      seconds.append(time.perf_counter() - began)
+    return {'flops_per_second': 2 * _PEAK_SIZE**3 / min(seconds)}
+
+
+class Torch:
+  """PyTorch, eager or compiled."""
+
+  def __init__(self, name: str, dtype: str, *, compiled: bool):
+    # The config and the batch are ours; the peer's numbers come without JAX
+    # computing anything.
+    from experiments import benchmark_torch
+    from experiments import benchmark_workloads as workloads
+    self.torch, self.workloads = benchmark_torch, workloads
+    self.name, self.dtype, self.compiled = name, dtype, compiled
+
+  def exact(self, path: str):
+    """Returns how far the peer's step is from that in the file."""
+    with np.load(path) as file:
+      arrays = dict(file)
+    config = self.workloads.make_config(
+        self.name, dtype=self.dtype, exact=True)
+    return self.torch.difference(
+        config, arrays, classes=self.workloads.CLASSES)
+
+  def start(self):
+    """Builds; the first step compiles."""
+    config = self.workloads.make_config(self.name, dtype=self.dtype)
+    batch = self.workloads.make_batch(
+        self.workloads.WORKLOADS[self.name],
+        (*config.data.image_size, config.data.channels))
+    self.peer = self.torch.Peer(
+        config, {name: np.asarray(x) for name, x in batch.items()},
+        classes=self.workloads.CLASSES, compiled=self.compiled)
+    first, again = (self._seconds() for _ in range(2))
+    return {'compile_seconds': max(first - again, 0.0)}
+
+  def _seconds(self):
+    began = time.perf_counter()
+    self.turn(1)
+    return time.perf_counter() - began
+
+  def turn(self, steps: int):
+    """Takes steps."""
+    for _ in range(steps):
+      self.peer.step()
+    self.torch.wait()
+    return {}
+
+  def finish(self):
+    """Returns the peak of memory and, where it can be counted, operations."""
+    found = {'peak_bytes': self.torch.device_peak()}
+    if not self.compiled:
+      found['flops'] = self.torch.count_flops(self.peer.step)
+    return found
+
+
+def serve(side, lines, answer) -> None:
+  """Answers commands until there are no more."""
+  imported = _most_memory()
+  for line in lines:
+    command, *arguments = line.split()
+    if command == 'turn':
+      began = time.perf_counter()
+      side.turn(int(arguments[0]))
+      answer({'seconds': time.perf_counter() - began})
+      continue
+    # Before the command: counting operations takes memory itself.
+    most = _most_memory()
+    found = getattr(side, command)(*arguments)
+    if 'peak_bytes' in found and found['peak_bytes'] is None:
+      # On a CPU: what the process took beyond its imports.
+      found['peak_bytes'] = most - imported
+    answer(found)
+
+
+def _most_memory() -> int:
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main(argv: list[str]) -> None:
+  """Runs the side that the arguments name: form, workload, dtype."""
+  form, name, dtype = argv
+  # Answers have the standard output to themselves.
+  out = os.fdopen(os.dup(1), 'w')
+  os.dup2(2, 1)
+  # Both sides keep freed memory: it is no difference of arithmetic.
+  allocator.keep_freed_memory()
+  side = Ours(name, dtype) if form == 'ours' else Torch(
+      name, dtype, compiled=form == 'compiled')
+  serve(side, sys.stdin, lambda value: print(
+      json.dumps(value), file=out, flush=True))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])

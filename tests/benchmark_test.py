@@ -1,0 +1,98 @@
+"""The benchmark: what it times, that both sides compute the same, its tables."""
+
+import json
+
+import pytest
+
+from experiments import benchmark_report
+from experiments import benchmark_steps
+from experiments import benchmark_workloads as workloads
+
+
+def test_every_study_is_timed():
+  assert set(workloads.WORKLOADS) == {
+      'unet', 'classifier_a', 'classifier_b2', 'dense_dae', 'conv_dae',
+      'vgg16_head', 'efficientnet_b0', 'imbalance_cnn', 'gan', 'resnet50'}
+  for name, workload in workloads.WORKLOADS.items():
+    config = workloads.make_config(name)
+    assert config.train.batch_size == workload.batch
+    assert not config.model.weights
+  assert workloads.make_config('imbalance_cnn').data.image_size == (227, 227)
+  assert workloads.make_config('gan').data.image_size == (64, 64)
+  assert workloads.make_config('unet').data.image_size == (128, 128)
+
+
+@pytest.mark.parametrize('name', ['dense_dae', 'conv_dae'])
+def test_first_steps_are_equal(name):
+  pytest.importorskip('torch')
+  from experiments import benchmark_torch
+  step = workloads.make(name, exact=True)
+  arrays = workloads.first_step(step)
+  compare = lambda: benchmark_torch.difference(
+      step.config, arrays, classes=workloads.CLASSES)
+  found = compare()
+  for kind, tolerance in benchmark_steps.TOLERANCES['float32'].items():
+    assert found[kind] <= tolerance
+  # One changed weight shows.
+  key = next(k for k in arrays if k.endswith('decoder/Dense_0/kernel')
+             or k.endswith('decoder/Doubling_0/kernel'))
+  arrays[key] = 1.5 * arrays[key]
+  found = compare()
+  assert found['gradient'] > benchmark_steps.TOLERANCES['float32']['gradient']
+
+
+def test_a_side_that_fails_says_why():
+  with benchmark_steps.Worker('ours', 'no_such', 'float32', limit=60) as side:
+    with pytest.raises(benchmark_steps.WorkerError, match='no_such'):
+      side.ask('start')
+
+
+FOUND = {
+    'equality': {'loss': 1e-7, 'gradient': 1e-3},
+    'sides': {
+        'ours': {'seconds': [0.2, 0.1, 0.3], 'compile_seconds': 3.0,
+                 'peak_bytes': 2**30},
+        'eager': {'seconds': [0.5, 0.4, 0.3], 'compile_seconds': 0.1,
+                  'peak_bytes': 2**29, 'flops': 4e9},
+        'compiled': {'error': 'a trace\nno compiler'}}}
+
+
+def test_report_from_fixed_results(tmp_path):
+  row = benchmark_steps.summarize(FOUND, batch=10, peak=1e11)
+  assert row['ratio'] == pytest.approx(2.0)
+  assert row['best_peer'] == 'eager'
+  assert row['images_per_second'] == pytest.approx(50)
+  assert row['share_of_peak'] == pytest.approx(0.2)
+  results = {
+      'command': 'python -m experiments.benchmark', 'machine': 'm',
+      'load_average': 0.1, 'dtype': 'float32', 'peak_gflops': 100.0,
+      'seconds': 9.0, 'workloads': {'gan': row, 'unet': row | {'ratio': 8.0}}}
+  assert benchmark_report.geometric_mean(results) == pytest.approx(4.0)
+  benchmark_report.write(results, tmp_path)
+  text = (tmp_path / 'report.md').read_text()
+  assert 'Geometric mean:\n4.00' in text
+  assert '| gan | 200 [150, 250] | 400 [350, 450] |  | 2.00 |' in text
+  assert '- gan, compiled: `no compiler`' in text
+  assert '| gan | 10 | 200 | 400 | eager | 2.00 | 50 |' in (
+      tmp_path / 'table.md').read_text()
+  assert json.loads((tmp_path / 'results.json').read_text()) == results
+  assert (tmp_path / 'ratios.png').stat().st_size > 1000
+
+
+def test_results_beyond_tolerance_are_refused(monkeypatch):
+  class Side:
+    def __init__(self, *args, **kwargs):
+      pass
+
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *unused):
+      pass
+
+    def ask(self, *unused):
+      return {'loss': 1.0, 'gradient': 0.0}
+
+  monkeypatch.setattr(benchmark_steps, 'Worker', Side)
+  with pytest.raises(benchmark_steps.WorkerError, match='nothing to time'):
+    benchmark_steps.compare('unet', 'float32', limit=1)
