@@ -59,7 +59,8 @@ def write(args, argv, *, answers, folders, missing, losses, seconds) -> None:
       xlabel='taken for another phylum')
   writers.write_text(out / 'report.md', _text(
       args, argv, result, rows, paired, tail, preprocessing(folders),
-      answers['ensemble']['weights'], missing, seconds))
+      answers['ensemble']['weights'], missing, seconds,
+      sum(results.read(folder)['seconds'] for folder in folders.values())))
   print((out / 'report.md').read_text())
 
 
@@ -184,7 +185,7 @@ def _cells(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _text(args, argv, result, rows, paired, tail, costs, weights, missing,
-          seconds) -> str:
+          seconds, spent) -> str:
   parts = result['examples']
   absent = ''.join(f'- `{model}`: {why}\n' for model, why in missing.items())
   if absent:
@@ -195,9 +196,9 @@ def _text(args, argv, result, rows, paired, tail, costs, weights, missing,
 
 Command: `python -m experiments.rare_species {shlex.join(argv)}`
 
-Machine: {tables.machine()}. This command took {seconds:.0f} s; runs that had
-finished, and features that were cached, took no time in it. Images of
-{args.size} pixels. {len(result['class_names'])} families, split by family into
+Machine: {tables.machine()}. This command took {seconds:.0f} s, and the runs
+{spent:.0f} s when they ran, beside whatever else ran then; what had finished or
+was cached took no time. Images of {args.size} pixels. {len(result['class_names'])} families, split by family into
 {parts['train']} training, {parts['validation']} validation and {parts['test']}
 test images.
 Intervals are 95 %: Wilson's for the accuracy, the bootstrap's within families

@@ -121,7 +121,8 @@ def rates(
               capsize=3)
   labels = [f'{name} ({row["n"]})' for name, row in zip(names, rows)]
   ax.set_yticks(places, labels, fontsize=8)
-  ax.set(xlim=(0, 1), ylim=(len(rows) - 0.5, -0.5))
+  ax.set(xlim=(0, min(1, 1.1 * max(row['high'] for row in rows))),
+         ylim=(len(rows) - 0.5, -0.5))
   ax.set_xlabel(f'{xlabel}, 95 % Wilson interval', fontsize=8)
   ax.grid(axis='x', alpha=0.3)
   figures.save(fig, path)
