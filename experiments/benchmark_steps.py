@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-# Largest relative differences of loss and gradients, by type of computation;
-# float32 reaches 1e-7 and, where a maximum or a ReLU turns on rounding, 1e-2.
+# Largest relative differences of loss and gradients, by type of computation.
+# In float32 the deepest network is 1e-6 and 2e-2 away from PyTorch in float64,
+# and PyTorch's own float32 2e-6 and 5e-2.
 TOLERANCES = {
-    'float32': {'loss': 1e-4, 'gradient': 2e-2},
+    'float32': {'loss': 1e-4, 'gradient': 5e-2},
     'bfloat16': {'loss': 3e-2, 'gradient': 5e-1},
 }
 _TURN_SECONDS = 0.3

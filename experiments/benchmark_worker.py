@@ -100,7 +100,8 @@ class Torch:
     config = self.workloads.make_config(self.name, dtype=self.dtype)
     batch = self.workloads.make_batch(
         self.workloads.WORKLOADS[self.name],
-        (*config.data.image_size, config.data.channels))
+        (*config.data.image_size, config.data.channels),
+        size=config.train.batch_size)
     self.peer = self.torch.Peer(
         config, {name: np.asarray(x) for name, x in batch.items()},
         classes=self.workloads.CLASSES, compiled=self.compiled)

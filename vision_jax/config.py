@@ -52,6 +52,8 @@ def base() -> ml_collections.ConfigDict:
   config.runtime = ml_collections.ConfigDict(dict(
       devices=0,  # Local devices to use; 0 = all.
       compilation_cache=True,  # Keep compiled programs between runs.
+      # Training steps, from 1, of which the run folder gets a profiler trace.
+      profile_steps=(),
   ))
   config.gan = task_config.gan()
   config.noise = task_config.noise()

@@ -24,6 +24,7 @@ from vision_jax import pretraining
 from vision_jax import refine
 from vision_jax import results
 from vision_jax import runs
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax import writers
 from vision_jax.data import batches
@@ -165,8 +166,9 @@ def _run_epoch(
   for step, (inputs, mask) in enumerate(
       runs.stream(run, store, index), start=first):
     before = jax.tree.map(jnp.copy, state.params) if step == 0 else None
-    state, sums, guard = train_step(
-        state, sums, guard, store.arrays, inputs, mask, view)
+    state, sums, guard = runtime.profiled(
+        train_step, _profile_folder(run, manager, step + 1), state, sums,
+        guard, store.arrays, inputs, mask, view)
     bar.update()
     save = _is_due(step + 1, config.checkpoint.every_steps)
     if step == first or save or _is_due(step + 1, _CHECK_STEPS):
@@ -180,6 +182,13 @@ def _run_epoch(
         interrupt.leave(manager, manager.directory.parent)
   guard_lib.check(guard, last_good=good)
   return {'state': state, 'sums': sums}
+
+
+def _profile_folder(run, manager, step: int) -> pathlib.Path | None:
+  """Returns where the trace of `step` goes; None where it has none."""
+  if step not in run.config.runtime.profile_steps:
+    return None
+  return pathlib.Path(manager.directory).parent / 'profile' / f'step_{step}'
 
 
 def _is_due(step: int, every: int) -> bool:

@@ -5,9 +5,11 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from vision_jax import config as config_lib
+from vision_jax import costs
 from vision_jax import interrupt
 from vision_jax import loop
 from vision_jax import prediction
@@ -80,7 +82,11 @@ def sample(
 
 
 def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Returns counts of parameters and examples; opens no image."""
+  """Returns counts of parameters and examples; opens no image.
+
+  `step` is what one training step from images costs (costs.py); a frozen
+  encoder that runs once costs less.
+  """
   config = config_lib.replace(config, model__weights='')
   data = pipeline.describe(config.data)
   labels = config_lib.choose(
@@ -101,7 +107,19 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
       'classes': len(data['class_names']),
       'examples': data['examples'],
       'steps_per_epoch': info.steps_per_epoch,
+      'step': _step_costs(config, info, task, state),
   }
+
+
+def _step_costs(config, info, task, state) -> dict[str, float]:
+  """Estimates operations and memory of a training step from its shapes."""
+  size, shape = config.train.batch_size, jax.ShapeDtypeStruct
+  batch = {
+      'image': shape((size, *info.input_shape), jnp.float32),
+      'label': shape((size,), jnp.int32), 'id': shape((size,), jnp.int32),
+      'mask': shape((size,), jnp.float32)}
+  found = costs.estimate(task.train_step, state, batch, jax.random.key(0))
+  return {'flops': found.flops, 'peak_bytes': found.peak_bytes}
 
 
 def show(

@@ -1,7 +1,8 @@
-"""What a process sets up before it computes: compiled programs, memory."""
+"""What surrounds a computation: compiled programs, memory, profiles."""
 
 import os
 import pathlib
+from typing import Any, Callable
 
 import jax
 import ml_collections
@@ -24,3 +25,18 @@ def apply(config: ml_collections.ConfigDict) -> None:
       else pathlib.Path.home() / '.cache')
   jax.config.update('jax_compilation_cache_dir', str(
       root / 'vision_jax' / 'xla'))
+
+
+def profiled(
+    step: Callable[..., Any], folder: pathlib.Path | None, *arguments) -> Any:
+  """Returns `step(*arguments)`, whose profiler trace goes to `folder`.
+
+  Args:
+    step: A jitted function.
+    folder: Where TensorBoard and Perfetto find the trace; None = no trace.
+    *arguments: Of the step.
+  """
+  if folder is None:
+    return step(*arguments)
+  with jax.profiler.trace(folder):
+    return jax.block_until_ready(step(*arguments))
