@@ -41,7 +41,8 @@ def compare(
     a: str | pathlib.Path,
     b: str | pathlib.Path,
     *,
-    fields: tuple[str, ...]) -> Comparison:
+    fields: tuple[str, ...],
+    read=checkpoint.read_config) -> Comparison:
   """Compares the predictions of two run folders.
 
   Args:
@@ -49,13 +50,13 @@ def compare(
     b: Another.
     fields: Prefixes of the config fields that the comparison is about, such
       as 'model.'.
+    read: (folder) -> config; for runs that an older version made, another.
 
   Raises:
     ConfigError: If the runs differ in another field, or in their test
       examples.
   """
-  changed = config_io.changes(
-      checkpoint.read_config(a), checkpoint.read_config(b))
+  changed = config_io.changes(read(a), read(b))
   other = {key: values for key, values in changed.items()
            if not key.startswith((*fields, *_FREE))}
   if other:

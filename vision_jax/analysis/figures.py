@@ -19,7 +19,7 @@ MAX_BYTES = 300_000
 # and Ito, 2008, "Color universal design".
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
           '#000000')
-_MARKERS = 'os^Dv<>'
+_MARKERS = 'os^Dv<>P'
 # Inches that a six-point tick label needs for itself.
 _LABEL_INCHES = 0.14
 
