@@ -10,10 +10,13 @@ An encoder is `<name>=<source>`: `pixels`, a run folder, or a config file (see
 projected on the principal components of the training images. K-means centres,
 the linear probe and the neighbours come from the training images; every score
 is taken on the test images. The maps show all images. Writes `table.csv`,
-`sweep.csv`, `points.csv`, `report.md` and the figures.
+`sweep.csv`, `report.md`, the figures and `points.csv`: of each image its
+cluster and its place on the first map, the species as its number in the order
+of the class names.
 """
 
 import argparse
+import math
 import pathlib
 import shlex
 import sys
@@ -105,7 +108,9 @@ def analyse(name: str, encoded: encoders.Encoded, args, out: pathlib.Path):
   for method in args.maps.split(','):
     plane = latent.embed(method, features, seed=args.seed)
     row[f'{method}_trustworthiness'] = latent.faithfulness(features, plane)
-    columns |= {f'{method}_x': plane[:, 0], f'{method}_y': plane[:, 1]}
+    if len(columns) == 1:  # Other maps would double the file.
+      columns |= {f'{method}_x': _coarse(plane[:, 0]),
+                  f'{method}_y': _coarse(plane[:, 1])}
     title = f'{_TITLES[method]} of {name}, n = {len(labels)}'
     latent_figures.scatter(
         plane, labels, encoded.class_names,
@@ -140,13 +145,20 @@ def _points(encoded: encoders.Encoded, columns) -> list[dict[str, Any]]:
   split_of = {row: split for split, rows in encoded.splits.items()
               for row in rows}
   rows = [{'id': image, 'split': split_of[i],
-           'species': encoded.class_names[encoded.labels[i]]}
+           'species': int(encoded.labels[i]) + 1}
           for i, image in enumerate(encoded.ids)]
   for name, values in columns.items():
     for row, value in zip(rows, values, strict=True):
-      row[name] = round(float(value), 1) if value.dtype.kind == 'f' else (
-          int(value) + 1)
+      row[name] = f'{value:g}' if value.dtype.kind == 'f' else int(value) + 1
   return rows
+
+
+def _coarse(places: np.ndarray) -> np.ndarray:
+  """Rounds coordinates [n] to about a hundredth of their spread."""
+  places = np.asarray(places, np.float64)
+  spread = np.ptp(places) or 1.0
+  # Adding 0 turns -0 into 0.
+  return places.round(max(0, round(2 - math.log10(spread)))) + 0.0
 
 
 def report(argv, args, rows: list[dict[str, Any]], seconds: float) -> str:
