@@ -1,13 +1,16 @@
 """Study 0, experiment 1: Table I again, with what it lacked.
 
     python -m experiments.butterflies --root=../shared/data \
-        --fractions=0.1,0.25 --models=a_matched,b1,b2 --seeds=0,1,2
+        --models=a_matched,b1,b2 --fractions=0.1,0.25 --cuts= --seeds=0,1,2
+    python -m experiments.butterflies --root=../shared/data --report_only
 
-Pre-trains the U-Net autoencoder once, trains every model at every fraction of
-labels and writes `table.csv`, `report.md` and `accuracy.png` from the runs'
-result files. Finished runs are not repeated, so the script can be stopped and
-started again. The study's own budget is the default; on two CPU cores at
-128 px an epoch of the autoencoder takes about two minutes.
+Trains every model at every fraction of labels and at the assignment's cuts,
+and the autoencoders that they start from, each once. Then the files of
+experiments/butterflies_report.py are written from the runs' own. Finished runs
+are not repeated and a stopped one goes on. `--report_only` trains nothing and
+lists the commands for what is missing. The study's budget is the default: with
+128 px on two CPU cores an epoch of an autoencoder takes two minutes, and a
+classifier at 10 % of the labels 2 to 8.
 """
 
 import argparse
@@ -15,194 +18,199 @@ import itertools
 import pathlib
 import shlex
 import sys
-from typing import Any
 
+import ml_collections
+
+from configs import backbone
+from configs import semi_supervised
 from configs import transfer
-from experiments import tables
+from experiments import butterflies_cells as cells_lib
+from experiments import butterflies_report
+from vision_jax import config as config_lib
+from vision_jax import config_io
 from vision_jax import loop
-from vision_jax import stats
-from vision_jax import writers
-from vision_jax.analysis import comparison
-from vision_jax.analysis import figures
+from vision_jax import pretraining
+from vision_jax import results
 
-# Table I of the study, test accuracy by (model, fraction); n = 500.
-PUBLISHED = {
-    ('a', 0.1): .444, ('b1', 0.1): .396, ('b2', 0.1): .198,
-    ('a', 0.25): .288, ('b1', 0.25): .410, ('b2', 0.25): .294,
-    ('a', 0.5): .458, ('b1', 0.5): .448, ('b2', 0.5): .488,
-    ('a', 0.75): .520, ('b1', 0.75): .562, ('b2', 0.75): .564,
-    ('a', 1.0): .540, ('b1', 1.0): .606, ('b2', 1.0): .566,
+_ENCODERS = pathlib.Path('runs') / 'pretrained'
+# What was published is chained fits of the study's own models, and
+# configs/denoising.py has no encoder of the modern kind.
+_MODELS = {
+    'sound': cells_lib.MODELS,
+    'published': ('a', 'a_matched', 'b1', 'b2'),
+    'modern': ('a_matched', 'b1', 'b2', 'lite0', 'fixmatch'),
 }
-_MODELS = ('a', 'a_matched', 'b1', 'b2')
-# What the models differ in: architecture, encoder weights, frozen part.
-_FIELDS = ('model.', 'published.')
+_CUTS = {'sound': '0.1,0.3', 'published': '', 'modern': '0.1,0.3'}
+# Two runs that differ in nothing else are one.
+_FREE = ('name', 'report.', 'runtime.', 'checkpoint.', 'data.root',
+         'data.cache_dir', 'data.hint', 'data.resident_megabytes')
 
 
 def main(argv: list[str]) -> None:
-  """Runs the grid and writes the report."""
+  """Runs what is missing of the grid and writes the report."""
   args = _parser().parse_args(argv)
-  out = pathlib.Path(args.out)
-  rows, folders = [], {}
-  previous = ''
-  for fraction, model, seed in itertools.product(
-      _numbers(args.fractions), args.models.split(','),
-      [int(seed) for seed in args.seeds.split(',')]):
-    folder = (pathlib.Path(args.runs) / args.protocol /
-              f'{model}-{fraction:g}-seed{seed}')
-    config = make_config(args, model, fraction, seed)
-    if args.protocol == 'published' and previous:
-      # One early-stopping object served all fits of the study.
-      config.published.switches += ('shared_callbacks',)
-      config.published.callbacks_from = previous
-    print(f'{folder}', flush=True)
-    loop.train(config, folder)
-    previous = str(folder)
-    folders[model, fraction, seed] = folder
-    rows.append({
-        'protocol': args.protocol, 'model': model, 'fraction': fraction,
-        'seed': seed, **tables.result_row(folder),
-        'published_accuracy': _published(model, fraction)})
-  writers.write_csv(out / 'table.csv', rows)
-  summary = summarize(rows)
-  figures.interval_plot(
-      _series(summary), out / 'accuracy.png', xlabel='fraction of labels',
-      ylabel='test accuracy (n = 500)',
-      references={'chance': 1 / 20})
-  writers.write_text(out / 'report.md', report(
-      args, argv, rows, summary, compare(folders)))
-  print((out / 'report.md').read_text())
+  cells = grid(args)
+  root = pathlib.Path(args.runs) / args.protocol
+  if not args.report_only:
+    run_all(args, cells, root)
+  folders = {cell: root / cell.name for cell in cells
+             if results.exists(root / cell.name)}
+  print(butterflies_report.write(
+      folders, cells, protocol=args.protocol, out=pathlib.Path(args.out),
+      command=f'python -m experiments.butterflies {shlex.join(argv)}',
+      remedies=remedies(args, [
+          cell for cell in cells if cell.defined and cell not in folders])))
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(prog='python -m experiments.butterflies')
   parser.add_argument('--root', required=True, help='folder of the data sets')
-  parser.add_argument('--fractions', default='0.1,0.25,0.5,0.75,1.0')
-  parser.add_argument('--models', default=','.join(_MODELS))
+  parser.add_argument('--data', default='butterflies')
+  parser.add_argument('--fractions', default=','.join(
+      map(str, cells_lib.FRACTIONS)),
+                      help='of labelled training images, as in Table I')
+  parser.add_argument('--cuts', help="labelled fractions of the assignment's "
+                      "cuts, '' = none; unless given, 0.1,0.3 (90/10 and "
+                      '70/30), but none for the published protocol')
+  parser.add_argument('--models', help='of those the protocol has; all of them '
+                      f'unless given: {", ".join(cells_lib.MODELS)}')
   parser.add_argument('--seeds', default='0')
-  parser.add_argument('--protocol', default='sound',
-                      choices=('sound', 'published', 'modern'))
+  parser.add_argument('--protocol', default='sound', choices=tuple(_MODELS))
   parser.add_argument('--pretrain_epochs', type=int, default=30,
-                      help='longest training of the autoencoder')
+                      help='longest training of an autoencoder')
   parser.add_argument('--epochs', type=int, default=0,
                       help='longest training of a classifier; 0 = the config')
+  parser.add_argument('--report_only', action='store_true',
+                      help='write the report of the finished runs')
   parser.add_argument('--runs', default='runs/butterflies')
   parser.add_argument('--out', default='experiments/results/butterflies')
   return parser
 
 
-def _numbers(text: str) -> list[float]:
-  return [float(part) for part in text.split(',')]
+def grid(args) -> list[cells_lib.Cell]:
+  """Returns all cells that the flags ask for.
+
+  Raises:
+    ConfigError: For a model that the protocol does not have.
+  """
+  known = _MODELS[args.protocol]
+  models = args.models.split(',') if args.models else known
+  for model in models:
+    config_lib.choose('models', model, {name: name for name in known})
+  cuts = _CUTS[args.protocol] if args.cuts is None else args.cuts
+  places = [(float(part), cut) for text, cut in (
+      (args.fractions, False), (cuts, True))
+            for part in text.split(',') if part]
+  return [cells_lib.Cell(model, fraction, cut, int(seed))
+          for (fraction, cut), model, seed in itertools.product(
+              places, models, args.seeds.split(','))]
 
 
-def make_config(args, model: str, fraction: float, seed: int):
+def run_all(args, cells: list[cells_lib.Cell], root: pathlib.Path) -> None:
+  """Trains every cell that has not been, and refuses runs of other configs."""
+  previous = ''
+  # Without an autoencoder a cut is the same run as a fraction.
+  runs = {cell.name: cell for cell in cells if cell.defined}
+  for cell in runs.values():
+    folder = root / cell.name
+    config = make_config(args, cell)
+    if args.protocol == 'published' and previous:
+      # One early-stopping object served all fits of the study.
+      config.published.switches += ('shared_callbacks',)
+      config.published.callbacks_from = previous
+    print(folder, flush=True)
+    config = with_encoder(config, cell, train=not results.exists(folder))
+    if results.exists(folder):
+      check_same(folder, config)
+    else:
+      loop.train(config, folder)
+    previous = str(folder)
+
+
+def make_config(args, cell: cells_lib.Cell) -> ml_collections.ConfigDict:
   """Returns the config of one cell of the grid."""
-  config = transfer.get_config(
-      f'data=butterflies,model={model},fraction={fraction},'
-      f'protocol={args.protocol}')
-  config.seed = seed
-  config.data.root = args.root
-  if config.model.weights and args.pretrain_epochs != 30:
+  common = (f'data={args.data},fraction={cell.fraction},'
+            f'protocol={args.protocol}')
+  if cell.model == 'lite0':
+    config = backbone.get_config(common)
+  elif cell.model == 'fixmatch':
+    # Epochs are of the unlabelled images: as many steps at every fraction.
+    epochs = round(20 * 0.9 / (1 - cell.fraction))
+    config = semi_supervised.get_config(f'{common},epochs={epochs}')
+  else:
+    config = transfer.get_config(
+        f'{common},model={cell.model.removeprefix("dae_")}')
+  if cell.model.startswith('dae_'):
+    config.model.weights = (f'configs/denoising.py:data={args.data},model=unet,'
+                            f'protocol={args.protocol}')
+  if cell.model in cells_lib.PRETRAINED and args.pretrain_epochs != 30:
     config.model.weights += f',epochs={args.pretrain_epochs}'
   if args.epochs:
     config.train.epochs = args.epochs
+  config.seed = cell.seed
+  config.data.root = args.root
   return config
 
 
-def _published(model: str, fraction: float) -> float | None:
-  """Table I's accuracy; A with B2's architecture is not in it."""
-  key = (model, fraction)
-  return PUBLISHED[key] if key in PUBLISHED else None
+def with_encoder(
+    config: ml_collections.ConfigDict, cell: cells_lib.Cell, *,
+    train: bool) -> ml_collections.ConfigDict:
+  """Returns `config` with the folder of its autoencoder as `model.weights`.
 
-
-def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Returns a row per model and fraction: the mean over seeds.
-
-  The interval is Student's over seeds, which says how far another seed may
-  land; with one seed it is Wilson's over the test examples.
+  Args:
+    config: Of `make_config`.
+    cell: Its cell; at a cut the autoencoder sees the unlabelled images only.
+    train: Whether the autoencoder is trained where it has not been.
   """
-  cells = {}
-  for row in rows:
-    cells.setdefault((row['model'], row['fraction']), []).append(row)
-  summary = []
-  for (model, fraction), group in cells.items():
-    line = {'model': model, 'labels': fraction, 'seeds': len(group),
-            'n_train': group[0]['n_train'], 'n_test': group[0]['n_test']}
-    for name in ('accuracy', 'macro_f1'):
-      mean = stats.mean_interval([row[name] for row in group])
-      low, high = mean.low, mean.high
-      if len(group) == 1:
-        low, high = (group[0][f'{name}_{end}'] for end in ('low', 'high'))
-      line |= {name: mean.estimate,
-               f'{name} 95 %': f'[{max(low, 0):.3f}, {min(high, 1):.3f}]'}
-      line[f'_{name}'] = (mean.estimate, low, high)
-    line['study'] = group[0]['published_accuracy']
-    line['epochs'] = '/'.join(str(row['epochs']) for row in group)
-    line['seconds'] = round(sum(row['seconds'] for row in group))
-    summary.append(line)
-  return summary
+  if cell.model not in cells_lib.PRETRAINED:
+    return config
+  needed = pretraining.config_of(config)
+  if cell.cut:
+    needed.train.split = 'unlabelled'
+    needed.data.label_fraction = cell.fraction
+  donor = pretraining.folder_of(needed, _ENCODERS)
+  if train and not results.exists(donor):
+    print(f'  on {donor}', flush=True)
+    loop.train(needed, donor)
+  return config_lib.replace(config, model__weights=str(donor))
 
 
-def _series(summary) -> dict[str, list[tuple[float, float, float, float]]]:
-  series = {}
-  for line in summary:
-    series.setdefault(line['model'], []).append(
-        (line['labels'], *line['_accuracy']))
-  return series
+def check_same(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Raises ConfigError if a finished run was made with another config."""
+  changed = {
+      key: values for key, values in config_io.changes(
+          cells_lib.read_config(folder), config).items()
+      if not key.startswith(_FREE)}
+  if changed:
+    raise config_lib.ConfigError(
+        f'{folder} was made with another config: ' + ', '.join(
+            f'{key} was {old!r}, now {new!r}'
+            for key, (old, new) in changed.items()) + '. Use another --runs.')
 
 
-def compare(folders) -> list[dict[str, Any]]:
-  """Compares the models in pairs, at equal fraction and seed only."""
-  lines = []
-  models = list(dict.fromkeys(model for model, _, _ in folders))
-  cells = list(dict.fromkeys((f, seed) for _, f, seed in folders))
-  for (fraction, seed), (a, b) in itertools.product(
-      cells, itertools.combinations(models, 2)):
-    found = comparison.compare(
-        folders[a, fraction, seed], folders[b, fraction, seed],
-        fields=_FIELDS)
-    lines.append({
-        'labels': fraction, 'seed': seed, 'A': a, 'B': b, 'n': found.n,
-        'accuracy A - B': found.accuracy.estimate,
-        '95 %': f'[{found.accuracy.low:+.3f}, {found.accuracy.high:+.3f}]',
-        'only A right': found.test.only_a, 'only B right': found.test.only_b,
-        'McNemar p': found.test.p_value})
-  return lines
+def remedies(args, missing: list[cells_lib.Cell]) -> list[str]:
+  """Returns a command per model that trains its missing cells.
 
-
-def report(args, argv, rows, summary, comparisons) -> str:
-  """Returns the Markdown report; every number in it comes from the rows."""
-  shown = [{key: value for key, value in line.items() if key[0] != '_'}
-           for line in summary]
-  seconds = sum(row['seconds'] for row in rows)
-  return f"""# Butterflies, experiment 1: protocol `{args.protocol}`
-
-Command: `python -m experiments.butterflies {shlex.join(argv)}`
-
-Machine: {tables.machine()}. Classifiers took {seconds:.0f} s in all.
-The autoencoder trained at most {args.pretrain_epochs} epochs, on the training
-images of the 20 species without their labels.
-
-## Accuracy and macro F1 on the whole test set
-
-Means over seeds with Student's 95 % interval over seeds; with one seed,
-Wilson's and the bootstrap's over test examples. `study` is the accuracy of
-Table I, from one fit each.
-
-{tables.markdown(shown)}
-![accuracy](accuracy.png)
-
-{_comparison_section(comparisons)}"""
-
-
-def _comparison_section(comparisons) -> str:
-  if not comparisons:
-    return ''
-  return f"""## Models compared at equal fractions and seeds
-
-Differences on the same test examples, with paired bootstrap intervals and
-McNemar's exact test.
-
-{tables.markdown(comparisons)}"""
+  The published protocol's fits hang together: it has one command for all.
+  """
+  names = list(dict.fromkeys(cell.model for cell in missing))
+  if names and args.protocol == 'published':
+    names, missing = [','.join(_MODELS['published'])], grid(args)
+  commands = []
+  for model in names:
+    own = [cell for cell in missing if cell.model in model.split(',')]
+    flags = {'models': model}
+    for flag, cut in (('fractions', False), ('cuts', True)):
+      flags[flag] = ','.join(dict.fromkeys(
+          f'{cell.fraction:g}' for cell in own if cell.cut == cut))
+    flags['seeds'] = ','.join(dict.fromkeys(str(cell.seed) for cell in own))
+    for flag in ('data', 'protocol', 'pretrain_epochs', 'epochs', 'runs'):
+      if getattr(args, flag) != _parser().get_default(flag):
+        flags[flag] = getattr(args, flag)
+    commands.append(shlex.join(
+        ['python', '-m', 'experiments.butterflies', f'--root={args.root}'] + [
+            f'--{flag}={value}' for flag, value in flags.items()]))
+  return commands
 
 
 if __name__ == '__main__':
