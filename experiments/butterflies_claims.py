@@ -137,11 +137,11 @@ def _difference(pair, fraction: float, claim: Claim, pairs) -> Evidence:
 
 def in_study(claim: Claim) -> str:
   """Returns how many of a claim's differences Table I itself shows."""
-  shown = []
+  study, shown = cells_lib.PUBLISHED, []
   for (a, b), fraction in ((p, f) for p in claim.pairs for f in claim.at):
-    if (a, fraction) in cells_lib.PUBLISHED and (b, fraction) in cells_lib.PUBLISHED:
+    if (a, fraction) in study and (b, fraction) in study:
       place = claim.metric == 'macro_f1'
-      ours, theirs = (cells_lib.PUBLISHED[m, fraction][place] for m in (a, b))
+      ours, theirs = (study[m, fraction][place] for m in (a, b))
       value = ours / theirs - 1 if claim.metric == 'relative' else ours - theirs
       shown.append(value > claim.bound)
   return f'{sum(shown)} of {len(shown)}' if shown else ''
