@@ -95,7 +95,7 @@ def test_classes_are_kept_in_the_order_given(tmp_path):
     (dict(group_pattern='('), 'group_pattern .* is no regular expression'),
     (dict(group_pattern='abc'), 'needs a group in parentheses'),
     (dict(exclude_pattern='.'), 'leaves no example'),
-    (dict(source='folder'), "'digits', 'procedural', 'folders'"),
+    (dict(source='folder'), "'digits', 'procedural', 'line', 'cosine', 'folders'"),
     (dict(path='elsewhere'), '(?s)no folder .*elsewhere.*see the moon.*'
                              '<class>/<image>.jpg.*vision_jax.main'),
     (dict(path='a'), 'holds no class folder'),
@@ -250,3 +250,19 @@ def test_unknown_and_unprepared_tfds_data_are_explained(tmp_path, monkeypatch):
   config.source = 'tfds:cifar10'
   with pytest.raises(errors.DataError, match='is not prepared in'):
     sources.load(config)
+
+
+@pytest.mark.parametrize('curve, height', [
+    ('line', lambda x: x), ('cosine', lambda x: (1 + np.cos(4 * np.pi * x)) / 2),
+])
+def test_points_lie_on_their_curve(curve, height):
+  config = data_helpers.make_config(
+      source=curve, image_size=(1, 2), channels=1, procedural_examples=200)
+  found = builtin.list_points(config)
+  points = np.stack([found.read(i).ravel() for i in range(200)]) / 255
+  # A byte of x moves the cosine by 2 pi / 255 at most.
+  np.testing.assert_allclose(points[:, 1], height(points[:, 0]), atol=0.015)
+  assert points[:, 0].min() < 0.05 and points[:, 0].max() > 0.95
+  with pytest.raises(errors.DataError, match='1x2 pixels'):
+    config.image_size = (2, 2)
+    builtin.list_points(config)
