@@ -2,13 +2,12 @@
 
     python -m experiments.benchmark
     python -m experiments.benchmark --only=unet,gan --repeats=20
-    python -m experiments.benchmark --what=input --root=../shared/data
+    python -m experiments.benchmark --what=input
 
 `--what=steps` (the default) times every workload of the five studies;
-`input`, whether data keeps up with the step; `end_to_end`, two whole
-trainings; `scaling`, time and memory against size. Each writes its JSON file,
-report and figure, and `steps` also table.md, as the README has it. Keras is
-no peer: its TensorFlow form wants another 2 GB of packages. Expected on two
+`input`, whether data keeps up with the step; `scaling`, time and memory
+against size. Each writes its JSON file and report, and `steps` also table.md,
+as the README has it. Whole trainings are not compared. Keras is no peer: its TensorFlow form wants another 2 GB of packages. Expected on two
 quiet CPU cores: `steps` 20 minutes, most of it compilation.
 """
 
@@ -27,7 +26,7 @@ from experiments import tables
 from vision_jax import config as config_lib
 from vision_jax import writers
 
-WHAT = ('steps', 'input', 'end_to_end', 'scaling')
+WHAT = ('steps', 'input', 'scaling')
 
 
 def main(argv: list[str]) -> None:
@@ -67,8 +66,6 @@ def _parser() -> argparse.ArgumentParser:
                       help='seconds of turns a workload, once there are five')
   parser.add_argument('--limit', type=float, default=400.0,
                       help='seconds that one compilation may take')
-  parser.add_argument('--root', default='',
-                      help='input: folder of the data sets; \'\' = procedural')
   parser.add_argument('--out', default='experiments/results/benchmark')
   return parser
 

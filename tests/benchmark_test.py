@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from experiments import benchmark_input
 from experiments import benchmark_report
+from experiments import benchmark_scaling
 from experiments import benchmark_steps
 from experiments import benchmark_workloads as workloads
 
@@ -96,3 +98,25 @@ def test_results_beyond_tolerance_are_refused(monkeypatch):
   monkeypatch.setattr(benchmark_steps, 'Worker', Side)
   with pytest.raises(benchmark_steps.WorkerError, match='nothing to time'):
     benchmark_steps.compare('unet', 'float32', limit=1)
+
+
+def test_slope_is_the_exponent():
+  rows = [{'pixels': n, 'ms': 3.0 * n**2} for n in (8, 16, 64)]
+  assert benchmark_scaling.slope(rows, 'pixels', 'ms') == pytest.approx(2)
+
+
+def test_reports_of_input_and_scaling(tmp_path):
+  about = {'command': 'c', 'machine': 'm', 'load_average': 0.0, 'seconds': 1.0}
+  text = benchmark_input.report(about | {
+      'steps': {'gan': {'batch': 2, 'seconds': {
+          'device': [0.1, 0.1], 'resident': [0.1, 0.1],
+          'streamed': [0.2, 0.2]}}},
+      'decoding': {'first': 300.0, 'cached': 9000.0, 'torch_epoch': 200.0},
+  }, tmp_path)
+  assert '| gan | 2 | 100 | 100 | 200 | 1 | 2 |' in text
+  assert '1.50 and 45 times as fast' in text
+  rows = [{'pixels': n, 'batch': n, 'ms': n**2, 'MB': n} for n in (8, 16)]
+  text = benchmark_scaling.report(
+      about | {'rows': {'pixels': rows, 'batch': rows}}, tmp_path)
+  assert 'time grows with the power 2.00, memory 1.00' in text
+  assert (tmp_path / 'scaling.png').exists()
