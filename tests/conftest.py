@@ -11,6 +11,9 @@ os.environ.setdefault(
     'JAX_COMPILATION_CACHE_DIR', tempfile.mkdtemp(prefix='vision_jax_xla_'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+# Most of the suite's time is compilation, and what it tests does not depend on
+# XLA's optimisations; 0 in the environment tests them, too.
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 
 # The first call of a jitted function compiles, which no deadline foresees.
 hypothesis.settings.register_profile('default', deadline=None)

@@ -19,14 +19,6 @@ from vision_jax.models import layers
 INFO = task_lib.Info(('a', 'b'), (8, 8, 3), steps_per_epoch=4)
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_compilation():
-  """What is tested here does not depend on XLA's optimisations."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 def small_config(**fields):
   """A small GAN of 8x8 images with the study's kind of step."""
   config = config_lib.base().unlock()

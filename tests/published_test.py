@@ -138,7 +138,7 @@ def make_outcome(tmp_path, accuracy=0.85, n=990):
              'probabilities': probabilities}
   return task_lib.Outcome(
       tmp_path, {'test': outputs}, {'validation': {'accuracy': accuracy}},
-      tuple(str(i) for i in range(n)), None, None)
+      tuple(str(i) for i in range(n)), None, None, None)
 
 
 def test_misaligned_predictions_fall_to_chance(tmp_path):
