@@ -11,8 +11,8 @@
 Arguments: data=digits|procedural|jellyfish|butterflies|...|folders,
 protocol=sound|published|modern, epochs (0 = the data's own number).
 
-Expected on two CPU cores: digits that one can read after 90 seconds, sliced
-Wasserstein distance .06 to the test set. Jellyfish: the study's 100 epochs are
+Expected on two CPU cores: digits that one can read after some 2 minutes, sliced
+Wasserstein distance .05 to the test set. Jellyfish: the study's 100 epochs are
 6,400 steps there and 1,900 here, where stored augmentations do not count.
 """
 
