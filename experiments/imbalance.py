@@ -8,11 +8,16 @@ as one program, then the kit's remedies at 15:1 on the plain rung; writes
 `table.csv`, `per_class.csv`, `report.md` and three figures. Finished settings
 are kept in the folder `--runs` and not repeated, so the script can be stopped
 and started again; `--limit` ends it after so many settings, and the report
-says which it holds. `--full` is the study's budget: 227 pixels, 50 epochs, the
-rate of its text, every remedy. The report's own part is imbalance_report.py.
+says which it holds. On a CPU a setting leaves most cores idle, so that several
+train side by side, each on cores of its own (`--workers`). `--full` is the
+study's budget: 227 pixels, 50 epochs, the rate of its text, every remedy. The
+report's own part is imbalance_report.py.
 """
 
 import argparse
+from concurrent import futures
+import multiprocessing
+import os
 import pathlib
 import sys
 import time
@@ -44,14 +49,11 @@ def main(argv: list[str]) -> None:
   args = _parser().parse_args(argv)
   if args.full:
     args.pixels, args.epochs, args.rate, args.seeds = 227, 50, 1e-3, 5
-  done = 0
-  for setting in settings(args.full):
-    config = make_config(args, *setting)
-    folder = _folder(args, config)
-    if not (folder / 'rows.json').is_file() and done < args.limit:
-      print(folder, flush=True)
-      _train(config, setting, folder, args.seeds)
-      done += 1
+  if not args.workers:
+    args.workers = os.cpu_count() if jax.default_backend() == 'cpu' else 1
+  _train_all(args, [
+      setting for setting in settings(args.full)
+      if not (_folder(args, setting) / 'rows.json').is_file()][:args.limit])
   cells = [imbalance_cells.read(folder) for folder in _finished(args)]
   imbalance_report.write(cells, args, argv)
 
@@ -65,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--epochs', type=int, default=24)
   parser.add_argument('--rate', type=float, default=5e-3,
                       help='first learning rate')
-  parser.add_argument('--seeds', type=int, default=3)
+  parser.add_argument('--seeds', type=int, default=5)
+  parser.add_argument('--workers', type=int, default=0,
+                      help='settings at once; 0 = one a core on a CPU, else 1')
   parser.add_argument('--limit', type=int, default=1000,
                       help='train at most so many settings now')
   parser.add_argument('--runs', default='runs/imbalance')
@@ -102,24 +106,50 @@ def make_config(args, ratio: int, rung: str, remedy: str):
   return config
 
 
-def _folder(args, config) -> pathlib.Path:
+def _folder(args, setting) -> pathlib.Path:
   root = pathlib.Path(args.runs) / f'seeds-{args.seeds}'
-  return pretraining.folder_of(config, root)
+  return pretraining.folder_of(make_config(args, *setting), root)
 
 
 def _finished(args) -> list[pathlib.Path]:
   """Folders of this budget's finished settings, refined ones included."""
   found = []
   for setting in settings(args.full):
-    folder = _folder(args, make_config(args, *setting))
+    folder = _folder(args, setting)
     if (folder / 'rows.json').is_file():
       found += [folder, *sorted(folder.glob('refined-*'))]
   return found
 
 
-def _train(config, setting, folder, count) -> None:
+def _train_all(args, todo) -> None:
+  """Trains settings, `--workers` at once."""
+  if args.workers == 1:
+    for setting in todo:
+      _train(args, setting)
+    return
+  context = multiprocessing.get_context('spawn')
+  places = context.Queue()
+  for place in range(args.workers):
+    places.put(place)
+  with futures.ProcessPoolExecutor(
+      args.workers, context, _take_cores, (places, args.workers)) as pool:
+    for done in [pool.submit(_train, args, setting) for setting in todo]:
+      done.result()
+
+
+def _take_cores(places, workers: int) -> None:
+  """Keeps this process to its share of the cores, where the system can."""
+  place = places.get()
+  if hasattr(os, 'sched_setaffinity'):
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cores[place::workers] or cores)
+
+
+def _train(args, setting) -> None:
   """Trains one setting for all seeds and writes what the report reads."""
-  began = time.perf_counter()
+  began, count = time.perf_counter(), args.seeds
+  config, folder = make_config(args, *setting), _folder(args, setting)
+  print(folder, flush=True)
   runtime.apply(config.runtime)
   batching = 'unroll' if jax.default_backend() == 'cpu' else 'vmap'
   run = runs.build(config)

@@ -146,8 +146,8 @@ def write(cells: list[imbalance_cells.Cell], args, argv: list[str]) -> None:
 
 Command: `python -m experiments.imbalance {shlex.join(argv)}`
 
-Machine: {tables.machine()}. The {len(cells)} settings took {seconds:.0f} s,
-each timed by itself.
+Machine: {tables.machine()}. The {len(cells)} settings took {seconds:.0f} s
+in all, {args.workers} at a time.
 Budget: {args.pixels} pixels (the study: 227), {args.epochs} epochs (50), first
 rate {args.rate:g} (0.001), {args.seeds} seeds (1).
 

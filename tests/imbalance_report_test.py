@@ -1,5 +1,7 @@
 """The report of study 2 on made-up outcomes: words follow the numbers."""
 
+import os
+import queue
 import types
 
 import numpy as np
@@ -55,7 +57,8 @@ def test_words_and_tables(tmp_path):
       _cell(tmp_path / 'c', 15, 'plain', 'crt', 5),
       _cell(tmp_path / 's', 15, 'plain', 'smote', 3)]
   args = types.SimpleNamespace(
-      out=tmp_path / 'out', pixels=67, epochs=4, rate=5e-3, seeds=3)
+      out=tmp_path / 'out', pixels=67, epochs=4, rate=5e-3, seeds=3,
+      workers=2)
   imbalance_report.write(cells, args, ['--root=data'])
   text = (tmp_path / 'out' / 'report.md').read_text()
   assert 'balanced accuracy falls: holds' in text
@@ -93,3 +96,17 @@ def test_settings_cover_the_grid_once():
   remedies = {remedy for *_, remedy in imbalance.settings(True)}
   assert remedies | set(imbalance._REFINED) == set(
       imbalance.imbalance_config.REMEDIES)
+
+
+@pytest.mark.skipif(
+    not hasattr(os, 'sched_getaffinity'), reason='the system cannot pin')
+def test_workers_share_the_cores(monkeypatch):
+  available, given = os.sched_getaffinity(0), []
+  monkeypatch.setattr(os, 'sched_setaffinity', lambda _, cores: given.append(
+      set(cores)))
+  places = queue.Queue()
+  for place in range(2):
+    places.put(place)
+    imbalance._take_cores(places, 2)
+  assert given[0] | given[1] == available
+  assert len(available) == 1 or not given[0] & given[1]

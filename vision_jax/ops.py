@@ -27,9 +27,7 @@ def _reformulate() -> bool:
 def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
   """Convolves [B, H, W, C] with a kernel [h, w, C / groups, features].
 
-  On a CPU: see `cpu_conv.dense` and `cpu_conv.depthwise`. Larger steps stay
-  plain: with `allocator.keep_freed_memory`, neither gathered rows nor blocks of
-  2x2 pixels (space to depth) made a stem of 7x7 or 3x3 in steps of 2 faster.
+  On a CPU: see `cpu_conv.dense` and `cpu_conv.depthwise`.
 
   Args:
     x: [B, H, W, C].
@@ -47,8 +45,11 @@ def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
   pads = cpu_conv.explicit_pads(x, kernel, strides, padding)
   if groups == x.shape[-1] == kernel.shape[-1]:
     return cpu_conv.depthwise(x, kernel, strides, pads)
-  if groups == 1 and strides == (1, 1):
-    return cpu_conv.dense(x, kernel, pads)
+  if groups == 1:
+    if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
+      # Only the pixels that are looked at.
+      x, strides = x[:, ::strides[0], ::strides[1]], (1, 1)
+    return cpu_conv.dense(x, kernel, strides, pads)
   return cpu_conv.plain(x, kernel, strides, pads, groups)
 
 
@@ -66,9 +67,15 @@ def conv_transpose(x, kernel, *, strides, padding='SAME'):
         x, kernel, strides, padding, dimension_numbers=_DIMENSIONS)
   # A product for each row of the kernel: whole rows interleave faster than
   # pixels do.
-  rows = [jnp.einsum('bhwc,jcf->bhwjf', x, row) for row in kernel[::-1, ::-1]]
-  return jnp.stack(rows, axis=2).reshape(
-      x.shape[0], x.shape[1] * height, x.shape[2] * width, features)
+  # As matrices, for the sake of their gradients: see `cpu_conv._product`.
+  batch, rows, columns, channels = x.shape
+  flat = x.reshape(-1, channels)
+  products = [
+      (flat @ row.swapaxes(0, 1).reshape(channels, -1)).reshape(
+          batch, rows, columns, width, features)
+      for row in kernel[::-1, ::-1]]
+  return jnp.stack(products, axis=2).reshape(
+      batch, rows * height, columns * width, features)
 
 
 def upsample_conv(x, kernel):
@@ -97,7 +104,8 @@ def upsample_conv(x, kernel):
   pads = ((1, 0), (0, 1))
   rows = [jnp.stack([
       cpu_conv.dense(
-          x, fold(half.swapaxes(0, 1), j).swapaxes(0, 1), (pads[i], pads[j]))
+          x, fold(half.swapaxes(0, 1), j).swapaxes(0, 1), (1, 1),
+          (pads[i], pads[j]))
       for j in (0, 1)], axis=3) for i, half in enumerate(halves)]
   return jnp.stack(rows, axis=2).reshape(
       batch, 2 * height, 2 * width, kernel.shape[-1])
@@ -194,51 +202,9 @@ def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
       x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_pool(x, kernel, pads):
-  return _conv_pool_forward(x, kernel, pads)[0]
-
-
-def _conv_pool_forward(x, kernel, pads):
-  apply = lambda _, chunk: (
-      None, _pool(cpu_conv.plain(chunk[0], kernel, (1, 1), pads)))
-  _, (y, index) = lax.scan(
-      apply, None, cpu_conv.chunks(x.shape[1] * x.shape[2], x))
-  y, index = (a.reshape(-1, *a.shape[2:]) for a in (y, index))
-  return y, (x, kernel, index)
-
-
-def _conv_pool_backward(pads, residuals, g):
-  x, kernel, index = residuals
-  size = [n + sum(pad) - k + 1
-          for n, pad, k in zip(x.shape[1:3], pads, kernel.shape)]
-
-  def add(total, chunk):
-    x, index, g = chunk
-    g = _unpool(index, g, (None, *size))
-    dx = cpu_conv.input_gradient(g, kernel, pads, x.shape)
-    return total + cpu_conv.kernel_gradient(x, g, kernel, pads), dx
-
-  total, dx = lax.scan(
-      add, jnp.zeros(kernel.shape, jnp.float32),
-      cpu_conv.chunks(x.shape[1] * x.shape[2], x, index, g))
-  return dx.reshape(x.shape), total.astype(kernel.dtype)
-
-
-_conv_pool.defvjp(_conv_pool_forward, _conv_pool_backward)
-
-
 def conv_pool(x, kernel, *, padding='SAME'):
-  """2x2 `max_pool` of a `conv` with step 1.
-
-  On a CPU the two run chunk by chunk, so that what lies between them, four
-  times the output, stays in the cache both ways: 16 ms against 67 ms forward
-  and 26 ms against 57 ms backward for 16x128x128, 3 -> 64.
-  """
-  if not _reformulate():
-    return max_pool(conv(x, kernel, padding=padding))
-  return _conv_pool(
-      x, kernel, cpu_conv.explicit_pads(x, kernel, (1, 1), padding))
+  """2x2 `max_pool` of a `conv` with step 1."""
+  return max_pool(conv(x, kernel, padding=padding))
 
 
 def dropout(x, key, *, rate):
