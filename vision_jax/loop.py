@@ -5,12 +5,12 @@ random numbers from `fold_in(key, step)`, and the checkpoint holds all that
 changes. A run killed anywhere and started again ends with the same bits.
 """
 
+import functools
 import pathlib
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
 import tqdm
@@ -105,12 +105,13 @@ def fit(
     folder: The run folder.
   """
   config, length = run.config, run.info.steps_per_epoch
-  empty = lambda: runs.replicate(run, run.task.train_sums.empty())
-  tree = {'state': state, 'sums': empty()}
+  tree = {'state': state, 'sums': runs.start_sums(run)}
   tree = checkpoint.restore(manager, tree) or tree
   writer = writers.make_writer(folder, config, step=int(tree['state'].step))
   eval_step = runs.make_eval_step(run, stores.evaluation)
   train_step = runs.make_train_step(run, stores.training[0])
+  count = jax.jit(functools.partial(
+      callbacks.update, config=config.callbacks))
   total = config.train.max_steps or config.train.epochs * length
   bar = tqdm.tqdm(
       total=total, initial=int(tree['state'].step), unit='step',
@@ -122,11 +123,11 @@ def fit(
       began, epoch = time.perf_counter(), int(tree['state'].step) // length
       tree = _run_epoch(
           run, train_step, tree, stores, epoch, last=total, bar=bar,
-          manager=manager, request=request)
+          manager=manager, request=request, writer=writer)
       row = _aggregates(run, tree, stores.evaluation, eval_step)
       value = callbacks.monitored(row, config.callbacks)
-      state = _after_epoch(tree['state'], value, epoch + 1, config)
-      tree = {'state': state, 'sums': empty()}
+      state = _after_epoch(tree['state'], value, epoch + 1, count)
+      tree = {'state': state, 'sums': runs.start_sums(run)}
       if run.task.preview is not None:
         run.task.preview(folder, state, epoch + 1)
       writer.write({
@@ -146,14 +147,15 @@ def fit(
 
 
 def _run_epoch(
-    run, train_step, tree, stores, epoch, *, last, bar, manager, request):
+    run, train_step, tree, stores, epoch, *, last, bar, manager, request,
+    writer):
   """Runs what is left of one epoch; returns its state and sums."""
   config, length = run.config, run.info.steps_per_epoch
   members = run.dataset.splits[config.train.split]
   view = epoch % config.augment.views if config.augment.views else epoch
   store = stores.training[view % len(stores.training)]
   state, sums = tree['state'], tree['sums']
-  guard = runs.replicate(run, guard_lib.init(state.params, sums.compute()))
+  guard = runs.start_guard(run, state)
   good = manager.latest_step()
   good = ('No checkpoint was written before.' if good is None else
           f'The checkpoint of step {good} is the last good one.')
@@ -165,7 +167,7 @@ def _run_epoch(
            for step in range(first, end))
   for step, (inputs, mask) in enumerate(
       runs.stream(run, store, index), start=first):
-    before = jax.tree.map(jnp.copy, state.params) if step == 0 else None
+    before = runtime.copy(state.params) if step == 0 else None
     state, sums, guard = runtime.profiled(
         train_step, _profile_folder(run, manager, step + 1), state, sums,
         guard, store.arrays, inputs, mask, view)
@@ -173,6 +175,7 @@ def _run_epoch(
     save = _is_due(step + 1, config.checkpoint.every_steps)
     if step == first or save or _is_due(step + 1, _CHECK_STEPS):
       guard_lib.check(guard, last_good=good)
+      writer.started()
     if before is not None and config.optimizer.accumulate == 1:
       guard_lib.check_moved(before, state.params, run.task.trainable)
     # The last step of an epoch is saved after its evaluation, not before.
@@ -206,11 +209,10 @@ def _aggregates(run, tree, store, eval_step) -> dict[str, float]:
   return row
 
 
-def _after_epoch(state, value, epoch, config) -> task_lib.TrainState:
+def _after_epoch(state, value, epoch, count) -> task_lib.TrainState:
   """Counts the epoch and keeps the weights if they are the best so far."""
-  counters, improved = callbacks.update(
-      state.callbacks, value, epoch, config=config.callbacks)
+  counters, improved = count(state.callbacks, value, epoch)
   counters = jax.device_put(counters, state.step.sharding)
   if state.best and bool(improved):
-    state = state.replace(best=jax.tree.map(jnp.copy, state.variables()))
+    state = state.replace(best=runtime.copy(state.variables()))
   return state.replace(callbacks=counters)

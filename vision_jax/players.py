@@ -9,11 +9,13 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from vision_jax import adversarial
 from vision_jax import config as config_lib
 from vision_jax import optim
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.models import gan
 
@@ -46,14 +48,15 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
   """
   networks = make_networks(config, info)
   optimizers = _make_optimizers(config, info)
-  blank = {'generator': jnp.zeros((1, config.gan.latent_dims)),
-           'discriminator': jnp.zeros((1, *info.input_shape))}
+  blank = {'generator': np.zeros((1, config.gan.latent_dims), np.float32),
+           'discriminator': np.zeros((1, *info.input_shape), np.float32)}
 
   def init(key):
     variables = {'params': {}, 'batch_stats': {}}
     for i, (name, network) in enumerate(networks.items()):
-      made = jax.jit(functools.partial(network.init, train=False))(
-          jax.random.fold_in(key, i), blank[name], jnp.zeros(1, jnp.int32))
+      made = runtime.once(
+          functools.partial(network.init, train=False),
+          jax.random.fold_in(key, i), blank[name], np.zeros(1, np.int32))
       for kind in variables:
         variables[kind][name] = made.get(kind, {})
     if config.gan.lecam:

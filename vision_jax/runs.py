@@ -151,11 +151,15 @@ def init_state(run: Run) -> task_lib.TrainState:
   return replicate(run, run.task.init(jax.random.fold_in(run.key, 0)))
 
 
-def start_sums(run: Run, state: task_lib.TrainState):
-  """Returns the (sums, guard) that an epoch starts with, on the devices."""
-  sums = run.task.train_sums.empty()
-  guard = guard_lib.init(state.params, sums.compute())
-  return replicate(run, (sums, guard))
+def start_sums(run: Run):
+  """Returns the sums that an epoch starts with, on the devices."""
+  return replicate(run, run.task.train_sums.empty())
+
+
+def start_guard(run: Run, state: task_lib.TrainState) -> guard_lib.Guard:
+  """Returns the guard that an epoch starts with, on the devices."""
+  names = jax.eval_shape(lambda: run.task.train_sums.empty().compute())
+  return replicate(run, guard_lib.init(state.params, names))
 
 
 def augment_images(run: Run, batch: task_lib.Batch, view) -> jax.Array:

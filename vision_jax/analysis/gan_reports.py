@@ -10,8 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
+from vision_jax import scores
 from vision_jax import stats
 from vision_jax import task as task_lib
 from vision_jax import writers
@@ -41,8 +41,8 @@ def summarize(
   return {
       'sliced_wasserstein': generative.sliced_wasserstein(
           outputs['real'], outputs['fake']),
-      'discriminator_auc': float(sklearn_metrics.roc_auc_score(
-          truth, real_sign * np.concatenate([real, fake]))),
+      'discriminator_auc': scores.auc(
+          truth, real_sign * np.concatenate([real, fake])),
       'real_logit': float(real.mean(dtype=np.float64)),
       'fake_logit': float(fake.mean(dtype=np.float64)),
       'n': len(real),

@@ -7,6 +7,8 @@ they are inside the jitted step. Augmentation is not done here.
 
 from concurrent import futures
 import functools
+import mmap
+import os
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import jax
@@ -114,9 +116,29 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
   def feed(rows):
     inputs = dict(id=np.asarray(rows, np.int32))
     if not resident:
-      inputs['image'] = np.asarray(dataset.images[rows])
+      inputs['image'] = read_rows(dataset.images, rows)
     return inputs
   return Store(jax.device_put(arrays, sharding), feed, _gather)
+
+
+def read_rows(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """Returns `images[rows]` in new memory, uint8 [B, h, w, c].
+
+  Of a file that is mapped, the rows are read instead: what was touched of a
+  mapping stays in the process, which would grow to the size of the data.
+  """
+  if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
+          and images.flags.c_contiguous):
+    return np.asarray(images[rows])
+  read = np.empty((len(rows), *images.shape[1:]), images.dtype)
+  with open(images.filename, 'rb', buffering=0) as file:
+    for place, row in zip(read, np.asarray(rows)):
+      offset = images.offset + int(row) * place.nbytes
+      if os.preadv(file.fileno(), [place], offset) != place.nbytes:
+        raise errors.DataError(
+            f'{images.filename} ends within image {row}; delete the file, it '
+            'is made anew.')
+  return read
 
 
 def prefetch(function: Callable[[Any], Any], items: Iterable[Any]
