@@ -9,7 +9,6 @@ from typing import Any, Callable, NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 import optax
 
 from vision_jax import adversarial
@@ -48,15 +47,15 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
   """
   networks = make_networks(config, info)
   optimizers = _make_optimizers(config, info)
-  blank = {'generator': np.zeros((1, config.gan.latent_dims), np.float32),
-           'discriminator': np.zeros((1, *info.input_shape), np.float32)}
+  shapes = {'generator': (1, config.gan.latent_dims),
+            'discriminator': (1, *info.input_shape)}
 
-  def init(key):
+  def random_variables(key):
     variables = {'params': {}, 'batch_stats': {}}
     for i, (name, network) in enumerate(networks.items()):
-      made = runtime.once(
-          functools.partial(network.init, train=False),
-          jax.random.fold_in(key, i), blank[name], np.zeros(1, np.int32))
+      made = network.init(
+          jax.random.fold_in(key, i), jnp.zeros(shapes[name]),
+          jnp.zeros(1, jnp.int32), train=False)
       for kind in variables:
         variables[kind][name] = made.get(kind, {})
     if config.gan.lecam:
@@ -88,6 +87,7 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
 
   start = lambda params: {
       name: optimizers[name].init(params[name]) for name in networks}
+  init = functools.partial(runtime.once, random_variables)
   return Players(init, play, look, move,
                  optax.GradientTransformation(start, None))
 

@@ -94,6 +94,22 @@ def eval_batches(members: np.ndarray, batch_size: int
     yield _pick(np.asarray(members), start + np.arange(batch_size))
 
 
+def least_padding(
+    splits: dict[str, tuple[int, int]], *, largest: int, multiple: int) -> int:
+  """Returns the batch size with which evaluations compute the fewest rows.
+
+  Args:
+    splits: By name, how many examples and how often they are evaluated.
+    largest: The largest size, a multiple of `multiple`; more than half of it
+      is used, so that there is work for every core.
+    multiple: What a size has to be divisible by.
+  """
+  def rows(size):
+    return sum(times * -(-n // size) * size for n, times in splits.values())
+  sizes = range(largest, largest // 2, -multiple)
+  return min(sizes, key=rows)
+
+
 def make_store(dataset, config_data, *, sharding=None) -> Store:
   """Makes the images of a dataset available to a jitted step.
 
