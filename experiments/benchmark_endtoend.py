@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import tables
+from vision_jax import config as config_lib
 
 
 class Job(NamedTuple):
@@ -47,14 +48,20 @@ class JobError(RuntimeError):
 
 
 def run(args) -> dict[str, Any]:
-  """Returns the times of `--what=endtoend`."""
-  found = {}
+  """Returns the times of `--what=endtoend`, with those of earlier jobs."""
+  path = pathlib.Path(args.out) / 'endtoend.json'
+  found = json.loads(path.read_text())['jobs'] if path.is_file() else {}
   for name in args.jobs.split(','):
+    job = config_lib.choose('jobs', name, JOBS)
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
       found[name] = measure(
-          JOBS[name], args.root, pathlib.Path(folder), rounds=args.rounds)
+          job, args.root, pathlib.Path(folder), rounds=args.rounds)
+    found[name] |= {'load_average': load, 'command': (
+        f'python -m experiments.benchmark --what=endtoend --jobs={name} '
+        f'--rounds={args.rounds} --root={args.root}')}
     print(name, json.dumps(found[name]), flush=True)
-  return {'jobs': found}
+  return {'jobs': {name: found[name] for name in JOBS if name in found}}
 
 
 def measure(
@@ -176,12 +183,14 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
         for side, found in (('ours', job['later'][0]),
                             ('PyTorch', job['peer'][0]))
         for measure, value in found['test'].items()}})
+  commands = '\n'.join(
+      f'- `{job["command"]}` (load average before: {job["load_average"]:.1f})'
+      for job in results['jobs'].values())
   return f"""# Whole trainings
 
-Command: `{results['command']}`
+{commands}
 
-Machine: {results['machine']}; load average at the start
-{results['load_average']:.1f}; {results['seconds']:.0f} s. Medians of
+Machine: {results['machine']}. Medians of
 {min(len(job['later']) for job in results['jobs'].values())} run(s).
 
 A process from its start to its end. The first run has no compiled program and

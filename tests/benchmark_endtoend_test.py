@@ -98,8 +98,9 @@ def test_the_faster_peer_counts_and_the_report_says_so(monkeypatch, tmp_path):
       job, str(tmp_path / 'data'), tmp_path, rounds=2)
   assert found['peer_workers'] == 2 and len(found['later']) == 2
   text = benchmark_endtoend.report({
-      'command': 'c', 'machine': 'm', 'load_average': 0.0, 'seconds': 1.0,
-      'jobs': {'gan': found}}, tmp_path)
+      'machine': 'm',
+      'jobs': {'gan': found | {'command': 'c', 'load_average': 0.25}}}, tmp_path)
+  assert '- `c` (load average before: 0.2)' in text
   assert '| gan | 7 | 3/0/1 | 20 | 8 | 10 | 2 | 0.50 | 1.25 |' in text
   assert '| gan | 2 | 2 | 1 |' in text
   assert '| gan | 0.5 | 0.5 |' in text
