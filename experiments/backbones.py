@@ -80,7 +80,7 @@ def epoch_times(config) -> dict[str, float]:
 def _time_steps(run: runs.Run, state: task_lib.TrainState, store, steps):
   """Returns the mean seconds of `steps` steps after two to warm up."""
   step = runs.make_train_step(run, store)
-  sums, guard = runs.start_sums(run, state)
+  sums, guard = runs.start_sums(run), runs.start_guard(run, state)
   members = run.dataset.splits['train']
   index = (batches.train_indices(
       members, run.config.train.batch_size, 0, i, 'pad')

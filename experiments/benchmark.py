@@ -6,8 +6,8 @@
 
 `--what=steps` (the default) times every workload of the five studies;
 `input`, whether data keeps up with the step; `scaling`, time and memory
-against size. Each writes its JSON file and report, and `steps` also table.md,
-as the README has it. Whole trainings are not compared. Keras is no peer: its TensorFlow form wants another 2 GB of packages. Expected on two
+against size; `endtoend`, whole trainings. Each writes its JSON file and
+report, and `steps` also table.md, as the README has it. Keras is no peer: its TensorFlow form wants another 2 GB of packages. Expected on two
 quiet CPU cores: `steps` 20 minutes, most of it compilation.
 """
 
@@ -26,7 +26,7 @@ from experiments import tables
 from vision_jax import config as config_lib
 from vision_jax import writers
 
-WHAT = ('steps', 'input', 'scaling')
+WHAT = ('steps', 'input', 'scaling', 'endtoend')
 
 
 def main(argv: list[str]) -> None:
@@ -66,6 +66,12 @@ def _parser() -> argparse.ArgumentParser:
                       help='seconds of turns a workload, once there are five')
   parser.add_argument('--limit', type=float, default=400.0,
                       help='seconds that one compilation may take')
+  parser.add_argument('--root', default='../shared/data',
+                      help='endtoend: folder of the data sets')
+  parser.add_argument('--jobs', default='imbalance_cnn,butterflies_b1,gan',
+                      help='endtoend: names of trainings')
+  parser.add_argument('--rounds', type=int, default=1,
+                      help='endtoend: later runs of each side')
   parser.add_argument('--out', default='experiments/results/benchmark')
   return parser
 

@@ -4,6 +4,7 @@ A step fed as runs feed it, from resident and from streamed images, against
 the same step on one batch that never leaves the device; and the decoding of
 JPEG files against PyTorch's DataLoader with torchvision's usual transforms,
 written with PIL. The files are made for it, photographs in size and detail.
+Peak memory, with data that fits the device and more, is benchmark_memory.py's.
 """
 
 import itertools
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments import benchmark_memory
 from experiments import benchmark_workloads as workloads
 from experiments import tables
 from vision_jax import config as config_lib
@@ -35,7 +37,8 @@ def run(args) -> dict[str, Any]:
     root = pathlib.Path(folder)
     _write_photos(root / 'photos')
     steps = {name: _starvation(name, root, args.repeats) for name in _STEPS}
-    return {'steps': steps, 'decoding': _decoding(root)}
+    return {'steps': steps, 'decoding': _decoding(root),
+            'memory': benchmark_memory.measure(root / 'memory')}
 
 
 def _write_photos(folder: pathlib.Path) -> None:
@@ -95,7 +98,7 @@ def _stepper(run_: runs.Run):
   """Returns (feed, steps) -> None, which trains."""
   step = runs.make_train_step(run_, run_.store)
   state = runs.init_state(run_)
-  carry = (state, *runs.start_sums(run_, state))
+  carry = state, runs.start_sums(run_), runs.start_guard(run_, state)
   def take(feed, steps):
     nonlocal carry
     for inputs, mask in itertools.islice(feed, steps):
@@ -180,4 +183,8 @@ images a second: ours when a file is first read {speed['first']:.0f}, with its
 hashes and checks, and in every later epoch or run {speed['cached']:.0f}; PyTorch's DataLoader in every epoch
 {speed['torch_epoch']:.0f}: {speed['first'] / speed['torch_epoch']:.2f} and \
 {speed['cached'] / speed['torch_epoch']:.0f} times as fast.
-"""
+
+The most memory of a process that decodes, trains for an epoch and tests, where
+{benchmark_memory.RESIDENT_MB} MB may lie on the device:
+
+{tables.markdown(results['memory'])}"""

@@ -210,7 +210,7 @@ def train(config: ml_collections.ConfigDict, folder: pathlib.Path, *, report):
   state = runs.init_state(run)
   stores = features.make_stores(run, state)
   with checkpoint.open_manager(folder, config.checkpoint) as manager:
-    state = loop.fit(run, state, stores, manager=manager, folder=folder)
+    state, _ = loop.fit(run, state, stores, manager=manager, folder=folder)
   return sign * float(state.callbacks.best)
 
 

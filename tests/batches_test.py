@@ -116,3 +116,18 @@ def test_prefetch_keeps_the_order_and_passes_errors_on():
   assert started == [5, 2, 1]
   with pytest.raises(ZeroDivisionError):
     list(batches.prefetch(work, [1, 0, 2]))
+
+
+@pytest.mark.parametrize('n, times, best', [
+    (76, 5, 76),  # 5 * 76 + 2 * 76 rows instead of 6 * 128.
+    (500, 1, 100), (128, 3, 128), (1, 9, 65), (0, 1, 100)])
+def test_evaluated_batches_pad_least(n, times, best):
+  splits = {'validation': (n, times), 'test': (100, 1)}
+  size = batches.least_padding(splits, largest=128, multiple=1)
+  rows = {s: times * -(-n // s) * s + -(-100 // s) * s
+          for s in range(65, 129)}
+  assert rows[size] == min(rows.values())
+  if n:
+    assert size == best
+  assert batches.least_padding(splits, largest=128, multiple=8) % 8 == 0
+  assert batches.least_padding({'test': (5, 1)}, largest=1, multiple=1) == 1

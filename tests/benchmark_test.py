@@ -112,9 +112,12 @@ def test_reports_of_input_and_scaling(tmp_path):
           'device': [0.1, 0.1], 'resident': [0.1, 0.1],
           'streamed': [0.2, 0.2]}}},
       'decoding': {'first': 300.0, 'cached': 9000.0, 'torch_epoch': 200.0},
+      'memory': [{'images': 682, 'from': 'device', 'peak, MB': 500.0},
+                 {'images': 2728, 'from': 'disk', 'peak, MB': 480.0}],
   }, tmp_path)
   assert '| gan | 2 | 100 | 100 | 200 | 1 | 2 |' in text
   assert '1.50 and 45 times as fast' in text
+  assert '| 2728 | disk | 480 |' in text
   rows = [{'pixels': n, 'batch': n, 'ms': n**2, 'MB': n} for n in (8, 16)]
   text = benchmark_scaling.report(
       about | {'rows': {'pixels': rows, 'batch': rows}}, tmp_path)

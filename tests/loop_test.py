@@ -15,6 +15,7 @@ from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import guard
 from vision_jax import loop
+from vision_jax import modes
 from vision_jax import writers
 
 EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
@@ -122,6 +123,9 @@ def test_the_best_weights_are_tested_also_at_the_last_epoch(tmp_path):
   assert result['best_epoch'] == 1 + int(np.argmin(losses)) < 5
   np.testing.assert_allclose(
       result['validation']['loss'], min(losses), rtol=1e-6)
+  # What was exported are the weights that gave it.
+  found = modes.evaluate(config, tmp_path / 'run', split='validation')
+  np.testing.assert_allclose(found['loss'], min(losses), rtol=1e-5)
 
 
 def test_early_stopping_ends_the_run(tmp_path):

@@ -100,7 +100,7 @@ def test_labels_of_unlabelled_images_reach_nothing(monkeypatch, tmp_path):
       state = runs.init_state(run)
       results.append(loop.fit(
           run, state, features.make_stores(run, state), manager=manager,
-          folder=folder))
+          folder=folder)[0])
   assert int(results[0].step) == 5
   jax.tree.map(np.testing.assert_array_equal, *results)
   lines = [(tmp_path / name / 'metrics.jsonl').read_text()

@@ -5,12 +5,12 @@ random numbers from `fold_in(key, step)`, and the checkpoint holds all that
 changes. A run killed anywhere and started again ends with the same bits.
 """
 
+import functools
 import pathlib
 import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import orbax.checkpoint as ocp
 import tqdm
@@ -65,15 +65,18 @@ def train(
   state = runs.init_state(run)
   stores = features.make_stores(run, state)
   with checkpoint.open_manager(folder, config.checkpoint) as manager:
-    state = fit(run, state, stores, manager=manager, folder=folder)
+    state, seen = fit(run, state, stores, manager=manager, folder=folder)
   final = refine.apply(run, best_state(state, config))
   # Where the tested weights are an average, the raw ones stay at hand.
   raw = {'raw': final.params} if final.ema else {}
   checkpoint.export(folder, final.variables() | raw)
   eval_step = runs.make_eval_step(run, stores.evaluation)
-  outputs = {
+  # A remedy has changed the weights since.
+  outputs = seen if config.train.refine == 'none' else {}
+  outputs |= {
       split: runs.evaluate(run, final, split, stores.evaluation, eval_step)
-      for split in ('validation', 'test') if len(run.dataset.splits[split])}
+      for split in ('validation', 'test')
+      if len(run.dataset.splits[split]) and split not in outputs}
   return results.write(
       run, state, final, outputs, folder=folder, began=began)
 
@@ -82,9 +85,17 @@ def best_state(
     state: task_lib.TrainState,
     config: ml_collections.ConfigDict) -> task_lib.TrainState:
   """Returns the state with the weights that are tested and exported."""
-  if not config.callbacks.restore_best or not int(state.callbacks.best_epoch):
+  if not best_epoch(state, config):
     return state
   return state.replace(ema={}, **state.best)
+
+
+def best_epoch(
+    state: task_lib.TrainState, config: ml_collections.ConfigDict) -> int:
+  """Returns the epoch whose weights are tested; 0 = the last."""
+  if not config.callbacks.restore_best:
+    return 0
+  return int(state.callbacks.best_epoch)
 
 
 def fit(
@@ -93,8 +104,8 @@ def fit(
     stores: features.Stores,
     *,
     manager: ocp.CheckpointManager,
-    folder: pathlib.Path) -> task_lib.TrainState:
-  """Runs the epochs that are left and returns the last state.
+    folder: pathlib.Path) -> tuple[task_lib.TrainState, dict[str, Any]]:
+  """Runs the epochs that are left.
 
   Args:
     run: The run.
@@ -103,14 +114,20 @@ def fit(
     stores: Where batches come from.
     manager: Of the run folder's checkpoints.
     folder: The run folder.
+
+  Returns:
+    The last state, and the outputs by split that the weights to be tested
+    have given already, as far as this process saw them.
   """
   config, length = run.config, run.info.steps_per_epoch
-  empty = lambda: runs.replicate(run, run.task.train_sums.empty())
-  tree = {'state': state, 'sums': empty()}
+  seen = {}
+  tree = {'state': state, 'sums': runs.start_sums(run)}
   tree = checkpoint.restore(manager, tree) or tree
   writer = writers.make_writer(folder, config, step=int(tree['state'].step))
   eval_step = runs.make_eval_step(run, stores.evaluation)
   train_step = runs.make_train_step(run, stores.training[0])
+  count = jax.jit(functools.partial(
+      callbacks.update, config=config.callbacks))
   total = config.train.max_steps or config.train.epochs * length
   bar = tqdm.tqdm(
       total=total, initial=int(tree['state'].step), unit='step',
@@ -122,11 +139,13 @@ def fit(
       began, epoch = time.perf_counter(), int(tree['state'].step) // length
       tree = _run_epoch(
           run, train_step, tree, stores, epoch, last=total, bar=bar,
-          manager=manager, request=request)
-      row = _aggregates(run, tree, stores.evaluation, eval_step)
+          manager=manager, request=request, writer=writer)
+      row, outputs = _aggregates(run, tree, stores.evaluation, eval_step)
       value = callbacks.monitored(row, config.callbacks)
-      state = _after_epoch(tree['state'], value, epoch + 1, config)
-      tree = {'state': state, 'sums': empty()}
+      state = _after_epoch(tree['state'], value, epoch + 1, count)
+      if best_epoch(state, config) in (0, epoch + 1):
+        seen = outputs
+      tree = {'state': state, 'sums': runs.start_sums(run)}
       if run.task.preview is not None:
         run.task.preview(folder, state, epoch + 1)
       writer.write({
@@ -142,18 +161,19 @@ def fit(
       if request.stop:
         interrupt.leave(manager, folder)
   writer.close()
-  return tree['state']
+  return tree['state'], seen
 
 
 def _run_epoch(
-    run, train_step, tree, stores, epoch, *, last, bar, manager, request):
+    run, train_step, tree, stores, epoch, *, last, bar, manager, request,
+    writer):
   """Runs what is left of one epoch; returns its state and sums."""
   config, length = run.config, run.info.steps_per_epoch
   members = run.dataset.splits[config.train.split]
   view = epoch % config.augment.views if config.augment.views else epoch
   store = stores.training[view % len(stores.training)]
   state, sums = tree['state'], tree['sums']
-  guard = runs.replicate(run, guard_lib.init(state.params, sums.compute()))
+  guard = runs.start_guard(run, state)
   good = manager.latest_step()
   good = ('No checkpoint was written before.' if good is None else
           f'The checkpoint of step {good} is the last good one.')
@@ -165,7 +185,7 @@ def _run_epoch(
            for step in range(first, end))
   for step, (inputs, mask) in enumerate(
       runs.stream(run, store, index), start=first):
-    before = jax.tree.map(jnp.copy, state.params) if step == 0 else None
+    before = runtime.copy(state.params) if step == 0 else None
     state, sums, guard = runtime.profiled(
         train_step, _profile_folder(run, manager, step + 1), state, sums,
         guard, store.arrays, inputs, mask, view)
@@ -173,6 +193,7 @@ def _run_epoch(
     save = _is_due(step + 1, config.checkpoint.every_steps)
     if step == first or save or _is_due(step + 1, _CHECK_STEPS):
       guard_lib.check(guard, last_good=good)
+      writer.started()
     if before is not None and config.optimizer.accumulate == 1:
       guard_lib.check_moved(before, state.params, run.task.trainable)
     # The last step of an epoch is saved after its evaluation, not before.
@@ -195,22 +216,21 @@ def _is_due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
 
-def _aggregates(run, tree, store, eval_step) -> dict[str, float]:
-  """Returns the epoch's metrics of the training and validation splits."""
+def _aggregates(run, tree, store, eval_step):
+  """Returns the epoch's metrics, and outputs of the splits it evaluated."""
   row = {f'train_{k}': float(v) for k, v in tree['sums'].compute().items()}
-  if len(run.dataset.splits['validation']):
-    outputs = runs.evaluate(
-        run, tree['state'], 'validation', store, eval_step)
-    metrics = run.task.summarize(outputs)
-    row |= {f'validation_{k}': v for k, v in metrics.items()}
-  return row
+  if not len(run.dataset.splits['validation']):
+    return row, {}
+  outputs = runs.evaluate(run, tree['state'], 'validation', store, eval_step)
+  metrics = run.task.summarize(outputs)
+  return (row | {f'validation_{k}': v for k, v in metrics.items()},
+          {'validation': outputs})
 
 
-def _after_epoch(state, value, epoch, config) -> task_lib.TrainState:
+def _after_epoch(state, value, epoch, count) -> task_lib.TrainState:
   """Counts the epoch and keeps the weights if they are the best so far."""
-  counters, improved = callbacks.update(
-      state.callbacks, value, epoch, config=config.callbacks)
+  counters, improved = count(state.callbacks, value, epoch)
   counters = jax.device_put(counters, state.step.sharding)
   if state.best and bool(improved):
-    state = state.replace(best=jax.tree.map(jnp.copy, state.variables()))
+    state = state.replace(best=runtime.copy(state.variables()))
   return state.replace(callbacks=counters)

@@ -14,6 +14,7 @@ import optax
 from vision_jax import adversarial
 from vision_jax import config as config_lib
 from vision_jax import optim
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.models import gan
 
@@ -46,14 +47,15 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
   """
   networks = make_networks(config, info)
   optimizers = _make_optimizers(config, info)
-  blank = {'generator': jnp.zeros((1, config.gan.latent_dims)),
-           'discriminator': jnp.zeros((1, *info.input_shape))}
+  shapes = {'generator': (1, config.gan.latent_dims),
+            'discriminator': (1, *info.input_shape)}
 
-  def init(key):
+  def random_variables(key):
     variables = {'params': {}, 'batch_stats': {}}
     for i, (name, network) in enumerate(networks.items()):
-      made = jax.jit(functools.partial(network.init, train=False))(
-          jax.random.fold_in(key, i), blank[name], jnp.zeros(1, jnp.int32))
+      made = network.init(
+          jax.random.fold_in(key, i), jnp.zeros(shapes[name]),
+          jnp.zeros(1, jnp.int32), train=False)
       for kind in variables:
         variables[kind][name] = made.get(kind, {})
     if config.gan.lecam:
@@ -85,6 +87,7 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
 
   start = lambda params: {
       name: optimizers[name].init(params[name]) for name in networks}
+  init = functools.partial(runtime.once, random_variables)
   return Players(init, play, look, move,
                  optax.GradientTransformation(start, None))
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vision_jax import runs
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax import writers
 from vision_jax.analysis import figures
@@ -57,7 +58,8 @@ def write(
   metrics = {split: run.task.summarize(arrays)
              for split, arrays in outputs.items()}
   rows = run.dataset.splits['test'][:_SHOWN]
-  batch = run.store.gather(run.store.arrays, run.store.feed(rows))
+  batch = runtime.once(
+      run.store.gather, run.store.arrays, run.store.feed(rows))
   members = run.dataset.splits[run.config.train.split]
   extra = run.task.report(task_lib.Outcome(
       folder, outputs, metrics, run.dataset.ids, final, batch,

@@ -151,11 +151,15 @@ def init_state(run: Run) -> task_lib.TrainState:
   return replicate(run, run.task.init(jax.random.fold_in(run.key, 0)))
 
 
-def start_sums(run: Run, state: task_lib.TrainState):
-  """Returns the (sums, guard) that an epoch starts with, on the devices."""
-  sums = run.task.train_sums.empty()
-  guard = guard_lib.init(state.params, sums.compute())
-  return replicate(run, (sums, guard))
+def start_sums(run: Run):
+  """Returns the sums that an epoch starts with, on the devices."""
+  return replicate(run, run.task.train_sums.empty())
+
+
+def start_guard(run: Run, state: task_lib.TrainState) -> guard_lib.Guard:
+  """Returns the guard that an epoch starts with, on the devices."""
+  names = jax.eval_shape(lambda: run.task.train_sums.empty().compute())
+  return replicate(run, guard_lib.init(state.params, names))
 
 
 def augment_images(run: Run, batch: task_lib.Batch, view) -> jax.Array:
@@ -205,6 +209,19 @@ def make_eval_step(run: Run, store: batches.Store):
   return step
 
 
+def eval_size(run: Run) -> int:
+  """Returns the size of evaluated batches, at most `train.eval_batch_size`.
+
+  One size for all splits, so that one program serves them.
+  """
+  config, splits = run.config, run.dataset.splits
+  return batches.least_padding(
+      {'validation': (len(splits['validation']), config.train.epochs),
+       'test': (len(splits['test']), 1)},
+      largest=config.train.eval_batch_size,
+      multiple=run.shardings[0].mesh.size)
+
+
 def evaluate(
     run: Run, state: task_lib.TrainState, split: str, store: batches.Store,
     eval_step) -> dict[str, np.ndarray]:
@@ -219,8 +236,8 @@ def evaluate(
   members = run.dataset.splits[split]
   outputs = [
       eval_step(state, store.arrays, inputs, mask)
-      for inputs, mask in stream(run, store, batches.eval_batches(
-          members, run.config.train.eval_batch_size))]
+      for inputs, mask in stream(
+          run, store, batches.eval_batches(members, eval_size(run)))]
   collector = metrics.make_collector(tuple(
       name for name in outputs[0] if name not in ('id', 'mask')))
   collected = collector.empty()

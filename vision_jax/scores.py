@@ -1,8 +1,7 @@
 """Numbers computed from class probabilities: ranking and calibration.
 
 Whole-set, on the host, in float64. Knows no decision threshold: what follows
-from the predicted class is in metrics.py. scikit-learn is imported where it is
-used: it would slow down every `--help`.
+from the predicted class is in metrics.py.
 """
 
 import numpy as np
@@ -42,7 +41,6 @@ def ranking(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
   negative examples; nan where none has. The micro AUC pools all n * classes
   one-hot decisions; `auc_micro_keras` is `keras_auc`, the same on a grid.
   """
-  from sklearn import metrics as sklearn_metrics
   labels, p = check_probabilities(labels, probabilities)
   one_hot = np.eye(p.shape[1], dtype=np.int64)[labels]
   both = [k for k in range(p.shape[1]) if 0 < one_hot[:, k].sum() < len(p)]
@@ -52,12 +50,46 @@ def ranking(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
     return float(np.mean(values)) if values else float('nan')
 
   return {
-      'auc_macro_ovr': macro(sklearn_metrics.roc_auc_score),
-      'auc_micro': float(
-          sklearn_metrics.roc_auc_score(one_hot.ravel(), p.ravel())),
+      'auc_macro_ovr': macro(auc),
+      'auc_micro': auc(one_hot.ravel(), p.ravel()),
       'auc_micro_keras': keras_auc(labels, p),
-      'average_precision_macro': macro(sklearn_metrics.average_precision_score),
+      'average_precision_macro': macro(average_precision),
   }
+
+
+def auc(positive: np.ndarray, score: np.ndarray) -> float:
+  """Returns the share of (positive, negative) pairs in the right order.
+
+  Ties count half; the area under the ROC curve is the same number.
+
+  Args:
+    positive: 0 or 1, [n].
+    score: [n]; nan without a positive or without a negative example.
+  """
+  positive = np.asarray(positive, bool)
+  _, level, counts = np.unique(score, return_inverse=True, return_counts=True)
+  hits = np.bincount(level, positive, len(counts))
+  misses = counts - hits
+  pairs = hits.sum() * misses.sum()
+  below = np.cumsum(misses) - misses
+  right = hits @ (below + 0.5 * misses)
+  return float(right / pairs) if pairs else float('nan')
+
+
+def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
+  """Returns the mean precision at the thresholds of the positive examples.
+
+  Examples of equal score are one threshold, without interpolation.
+
+  Args:
+    positive: 0 or 1, [n], at least one of them 1.
+    score: [n].
+  """
+  _, level, counts = np.unique(
+      -np.asarray(score), return_inverse=True, return_counts=True)
+  hits = np.bincount(level, np.asarray(positive, float), len(counts))
+  precision = np.cumsum(hits) / np.cumsum(counts)
+  return float(hits @ precision / hits.sum())
 
 
 def expected_calibration_error(

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from vision_jax import callbacks
+from vision_jax import runtime
 
 Batch = dict[str, jax.Array]
 Key = jax.Array
@@ -147,19 +148,23 @@ def create_state(
     keep_ema: Whether a moving average of the weights is kept.
     keep_best: Whether the best epoch's weights are kept.
   """
-  state = TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'] if 'batch_stats' in variables else {},
-      opt_state=optimizer.init(variables['params']),
-      ema=variables['params'] if keep_ema else {},
-      best={},
-      callbacks=callbacks.init(),
-  )
-  if keep_best:
-    state = state.replace(best=state.variables())
-  # The state is donated to each step, so no two leaves may share a buffer.
-  return jax.tree.map(jnp.copy, state)
+  def create(variables):
+    params = variables['params']
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        batch_stats=(
+            variables['batch_stats'] if 'batch_stats' in variables else {}),
+        opt_state=optimizer.init(params),
+        ema=params if keep_ema else {},
+        best={},
+        callbacks=callbacks.init(),
+    )
+    if keep_best:
+      state = state.replace(best=state.variables())
+    # The state is donated to each step, so no two leaves may share a buffer.
+    return jax.tree.map(jnp.copy, state)
+  return runtime.once(create, variables)
 
 
 def apply_gradients(

@@ -6,6 +6,7 @@ mirrors of the same rows.
 """
 
 import csv
+import functools
 import importlib.metadata
 import io
 import json
@@ -23,6 +24,7 @@ import ml_collections
 from vision_jax import config as config_lib
 from vision_jax import config_io
 from vision_jax import keras_log
+from vision_jax import runtime
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
              'scikit-learn', 'ml-collections', 'clu', 'dm-pix')
@@ -127,9 +129,12 @@ class Writer(NamedTuple):
   """Takes one row an epoch.
 
   Attributes:
+    started: () -> None, after a training step. The first call writes
+      `start.json`: how long this process took until then.
     write: (row) -> None; the row has an integer `step`.
     close: () -> None.
   """
+  started: Callable[[], None]
   write: Callable[[dict[str, Any]], None]
   close: Callable[[], None]
 
@@ -161,6 +166,11 @@ def make_writer(
   if config.report.wandb:
     mirrors.append(_wandb(folder, config))
 
+  @functools.cache
+  def started():
+    write_json(folder / 'start.json', {
+        'first_step_seconds': runtime.process_seconds()})
+
   def write(row):
     rows.append(row)
     write_text(path, ''.join(json.dumps(_finite(row)) + '\n' for row in rows))
@@ -175,7 +185,7 @@ def make_writer(
   def close():
     for mirror in mirrors:
       mirror.close()
-  return Writer(write, close)
+  return Writer(started, write, close)
 
 
 def _scalars(row) -> dict[str, float]:
@@ -188,7 +198,7 @@ def _tensorboard(folder: pathlib.Path) -> Writer:
   def write(row):
     for key, value in _scalars(row).items():
       events.add_scalar(key, value, row['step'])
-  return Writer(write, events.close)
+  return Writer(lambda: None, write, events.close)
 
 
 def _wandb(folder: pathlib.Path, config) -> Writer:
@@ -201,5 +211,6 @@ def _wandb(folder: pathlib.Path, config) -> Writer:
   mode = os.environ['WANDB_MODE'] if 'WANDB_MODE' in os.environ else 'offline'
   run = wandb.init(project='vision_jax', name=folder.name, dir=str(folder),
                    config=json.loads(config.to_json()), mode=mode)
-  return Writer(lambda row: run.log(_scalars(row), step=row['step']),
-                run.finish)
+  return Writer(
+      lambda: None, lambda row: run.log(_scalars(row), step=row['step']),
+      run.finish)

@@ -10,8 +10,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from sklearn import metrics as sklearn_metrics
 
+from vision_jax import runtime
+from vision_jax import scores
 from vision_jax import stats
 from vision_jax import task as task_lib
 from vision_jax import writers
@@ -41,8 +42,8 @@ def summarize(
   return {
       'sliced_wasserstein': generative.sliced_wasserstein(
           outputs['real'], outputs['fake']),
-      'discriminator_auc': float(sklearn_metrics.roc_auc_score(
-          truth, real_sign * np.concatenate([real, fake]))),
+      'discriminator_auc': scores.auc(
+          truth, real_sign * np.concatenate([real, fake])),
       'real_logit': float(real.mean(dtype=np.float64)),
       'fake_logit': float(fake.mean(dtype=np.float64)),
       'n': len(real),
@@ -59,18 +60,21 @@ def draw(
     generator: task_lib.Generator, state: task_lib.TrainState, *,
     count: int, seed: int) -> np.ndarray:
   """Returns `count` images [n, H, W, C] in [0, 1]; classes take turns."""
-  latents = jax.random.normal(
-      jax.random.key(seed), (count, generator.latent_dims))
+  latents = _normals(seed, (count, generator.latent_dims))
   labels = np.arange(count, dtype=np.int32) % max(1, generator.classes)
   return np.asarray(generator.generate(state, latents, labels))
+
+
+def _normals(seed: int, shape: tuple[int, ...]) -> jax.Array:
+  return runtime.once(
+      lambda key: jax.random.normal(key, shape), jax.random.key(seed))
 
 
 def draw_paths(
     generator: task_lib.Generator, state: task_lib.TrainState, *,
     seed: int) -> np.ndarray:
   """Returns images along spherical paths between latents, a path a row."""
-  ends = np.asarray(jax.random.normal(
-      jax.random.key(seed), (PATHS, 2, generator.latent_dims)))
+  ends = np.asarray(_normals(seed, (PATHS, 2, generator.latent_dims)))
   latents = np.concatenate([
       pictures.interpolate(*pair, steps=STEPS) for pair in ends])
   labels = np.repeat(np.arange(PATHS), STEPS) % max(1, generator.classes)

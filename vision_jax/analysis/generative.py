@@ -3,7 +3,8 @@
 Real and generated images become rows of features once, in batches; everything
 here works on those rows. A distance means nothing without the name of its
 features: see `extractors.py`. Only FD on Inception's pooled features may be
-called FID.
+called FID. scipy and scikit-learn are imported where they are used: they take
+a second and a half.
 """
 
 from typing import NamedTuple
@@ -11,10 +12,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import linalg
-from scipy import spatial
-from sklearn import neighbors
-
 _SIDE = 8
 _CHUNK = 1024
 
@@ -72,6 +69,7 @@ def frechet_distance(
   symmetric and so needs no complex numbers. Source: Dowson & Landau 1982;
   Heusel et al. 2017, arXiv:1706.08500.
   """
+  from scipy import linalg
   values, vectors = linalg.eigh(cov_a)
   root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
   roots = np.sqrt(linalg.eigvalsh(root @ cov_b @ root).clip(0)).sum()
@@ -149,6 +147,7 @@ def _jackknife(own: np.ndarray, cross: np.ndarray) -> float:
 
 def _radii(rows: np.ndarray, k: int) -> np.ndarray:
   """Distance of each row to its k-th nearest other row."""
+  from sklearn import neighbors
   search = neighbors.NearestNeighbors(n_neighbors=k + 1).fit(rows)
   return search.kneighbors(rows)[0][:, k]
 
@@ -174,6 +173,7 @@ def manifold_measures(
     raise ValueError(
         f'{len(real)} real and {len(fake)} generated rows are too few for '
         f'k = {k}')
+  from scipy import spatial
   real, fake = (np.asarray(x, np.float64) for x in (real, fake))
   distances = spatial.distance.cdist(real, fake)
   in_real = distances <= _radii(real, k)[:, None]
@@ -197,7 +197,7 @@ def sliced_wasserstein(
   """
   rng = np.random.default_rng(seed)
   directions = rng.normal(size=(real.shape[1], projections))
-  directions /= linalg.norm(directions, axis=0)
+  directions /= np.linalg.norm(directions, axis=0)
   a, b = (np.asarray(x, np.float64) @ directions for x in (real, fake))
   if len(a) != len(b):
     levels = (np.arange(max(len(a), len(b))) + 0.5) / max(len(a), len(b))
@@ -208,9 +208,13 @@ def sliced_wasserstein(
 def nearest(
     fake: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns (distance, row) of each fake's nearest training row, each [n]."""
-  search = neighbors.NearestNeighbors(n_neighbors=1).fit(train)
-  distance, row = search.kneighbors(fake)
-  return distance[:, 0], row[:, 0]
+  rows, squares = [], np.einsum('ij,ij->i', train, train)
+  for start in range(0, len(fake), _CHUNK):
+    # |a - b|^2 less |a|^2, which is the same for all b.
+    rows.append((squares - 2 * fake[start:start + _CHUNK] @ train.T).argmin(1))
+  rows = np.concatenate(rows)
+  gap = np.asarray(fake, np.float64) - train[rows]
+  return np.sqrt(np.einsum('ij,ij->i', gap, gap)), rows
 
 
 def memorisation(

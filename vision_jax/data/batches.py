@@ -7,6 +7,8 @@ they are inside the jitted step. Augmentation is not done here.
 
 from concurrent import futures
 import functools
+import mmap
+import os
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import jax
@@ -92,6 +94,22 @@ def eval_batches(members: np.ndarray, batch_size: int
     yield _pick(np.asarray(members), start + np.arange(batch_size))
 
 
+def least_padding(
+    splits: dict[str, tuple[int, int]], *, largest: int, multiple: int) -> int:
+  """Returns the batch size with which evaluations compute the fewest rows.
+
+  Args:
+    splits: By name, how many examples and how often they are evaluated.
+    largest: The largest size, a multiple of `multiple`; more than half of it
+      is used, so that there is work for every core.
+    multiple: What a size has to be divisible by.
+  """
+  def rows(size):
+    return sum(times * -(-n // size) * size for n, times in splits.values())
+  sizes = range(largest, largest // 2, -multiple)
+  return min(sizes, key=rows)
+
+
 def make_store(dataset, config_data, *, sharding=None) -> Store:
   """Makes the images of a dataset available to a jitted step.
 
@@ -114,9 +132,29 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
   def feed(rows):
     inputs = dict(id=np.asarray(rows, np.int32))
     if not resident:
-      inputs['image'] = np.asarray(dataset.images[rows])
+      inputs['image'] = read_rows(dataset.images, rows)
     return inputs
   return Store(jax.device_put(arrays, sharding), feed, _gather)
+
+
+def read_rows(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """Returns `images[rows]` in new memory, uint8 [B, h, w, c].
+
+  Of a file that is mapped, the rows are read instead: what was touched of a
+  mapping stays in the process, which would grow to the size of the data.
+  """
+  if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
+          and images.flags.c_contiguous):
+    return np.asarray(images[rows])
+  read = np.empty((len(rows), *images.shape[1:]), images.dtype)
+  with open(images.filename, 'rb', buffering=0) as file:
+    for place, row in zip(read, np.asarray(rows)):
+      offset = images.offset + int(row) * place.nbytes
+      if os.preadv(file.fileno(), [place], offset) != place.nbytes:
+        raise errors.DataError(
+            f'{images.filename} ends within image {row}; delete the file, it '
+            'is made anew.')
+  return read
 
 
 def prefetch(function: Callable[[Any], Any], items: Iterable[Any]

@@ -80,7 +80,7 @@ def _write_pixels(folder: pathlib.Path, source, config_data, settings):
     for record, pixels in audit.inspect(source, config_data):
       records.append(record)
       if pixels is not None:
-        file.write(pixels.tobytes())
+        file.write(np.ascontiguousarray(pixels))
         good += 1
     _check_any(good, records, source, config_data.hint)
     # Only now is the number of good images known; NumPy pads a header so that

@@ -46,7 +46,10 @@ def decode(content, *, size, channels: int, resize: str, max_pixels: int):
                             else content)
   else:
     image = _read(content, size=size, max_pixels=max_pixels)
-  image = _flatten(image).convert('L' if channels == 1 else 'RGB')
+  image = _flatten(image)
+  mode = 'L' if channels == 1 else 'RGB'
+  if image.mode != mode:  # Converting to the same mode is a copy.
+    image = image.convert(mode)
   height, width = size
   if image.size != (width, height):
     if resize == 'crop':
@@ -92,7 +95,9 @@ def _read(content: bytes, *, size, max_pixels: int) -> Image.Image:
     side = 2 * max(size)
     image.draft(None, (side, side))
     image.load()
-    return ImageOps.exif_transpose(image)
+    # In place: without an orientation it would be a copy.
+    ImageOps.exif_transpose(image, in_place=True)
+    return image
   except Image.UnidentifiedImageError:
     raise errors.ImageError('not an image') from None
   except _BROKEN as error:

@@ -14,6 +14,7 @@ from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import objectives
 from vision_jax import optim
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.analysis import reports
 from vision_jax.data import taxonomy
@@ -46,9 +47,10 @@ def make(
       config.model, len(names), parents=parents)
   prepare = preprocess or prepare
   inputs_of = _further_inputs(config, names)
-  blank = {'image': jnp.zeros((1, *info.input_shape)), 'label': jnp.zeros(1)}
-  random_variables = lambda key: model.init(
-      key, blank['image'], train=False, **inputs_of(blank, None))
+  def random_variables(key):
+    blank = {'image': jnp.zeros((1, *info.input_shape)), 'label': jnp.zeros(1)}
+    return model.init(
+        key, blank['image'], train=False, **inputs_of(blank, None))
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
   pattern = classifiers.frozen_pattern(config.model, stages)
   trainable = optim.trainable_mask(shapes, pattern)
@@ -63,7 +65,7 @@ def make(
 
   def init(key):
     return task_lib.create_state(
-        load(jax.jit(random_variables)(key)), optimizer,
+        load(runtime.once(random_variables, key)), optimizer,
         keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 

@@ -16,6 +16,7 @@ from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import optim
 from vision_jax import stats
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax import unlabelled_losses
 from vision_jax import writers
@@ -53,7 +54,7 @@ def make(
 
   def init(key):
     return task_lib.create_state(
-        load(jax.jit(random_variables)(key)), optimizer,
+        load(runtime.once(random_variables, key)), optimizer,
         keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 

@@ -16,6 +16,7 @@ from vision_jax import image_metrics
 from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import optim
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.analysis import reports
 from vision_jax.data import noise as noise_lib
@@ -55,8 +56,8 @@ def make(
   model = make_model(config.model, info.input_shape)
   corrupt = noise_lib.make(
       config.noise, sample_salt_and_pepper=sample_salt_and_pepper)
-  blank = jnp.zeros((1, *info.input_shape))
-  random_variables = lambda key: model.init(key, blank, train=False)
+  random_variables = lambda key: model.init(
+      key, jnp.zeros((1, *info.input_shape)), train=False)
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
   trainable = optim.trainable_mask(shapes, config.model.frozen)
   optimizer = optim.make_optimizer(
@@ -66,7 +67,7 @@ def make(
 
   def init(key):
     return task_lib.create_state(
-        jax.jit(random_variables)(key), optimizer,
+        runtime.once(random_variables, key), optimizer,
         keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 
@@ -106,6 +107,7 @@ def make(
   def table(outputs):
     return {'mse': outputs['mse'].tolist()}
 
+  @jax.jit
   def rows(state, batch):
     noisy = noisy_input(corrupt, batch)
     restored = target.to_unit(reconstruct(state, noisy))

@@ -20,6 +20,7 @@ from vision_jax import likelihoods
 from vision_jax import losses
 from vision_jax import metrics
 from vision_jax import optim
+from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax.analysis import vae_reports
 from vision_jax.data import noise as noise_lib
@@ -71,9 +72,9 @@ def make(
   log_likelihood = make_likelihood(fields)
   corrupt = noise_lib.make(
       config.noise, sample_salt_and_pepper=sample_salt_and_pepper)
-  blank = jnp.zeros((1, *info.input_shape))
   random_variables = lambda key: model.init(
-      key, blank, jnp.zeros((1, fields.latent_dims)), train=False)
+      key, jnp.zeros((1, *info.input_shape)),
+      jnp.zeros((1, fields.latent_dims)), train=False)
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
   trainable = optim.trainable_mask(shapes, config.model.frozen)
   optimizer = optim.make_optimizer(
@@ -83,7 +84,7 @@ def make(
 
   def init(key):
     return task_lib.create_state(
-        jax.jit(random_variables)(key), optimizer,
+        runtime.once(random_variables, key), optimizer,
         keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
 
