@@ -1,16 +1,21 @@
 """Tests that each operation equals its plain `lax` form and its gradient."""
 
+import os
+
 import hypothesis
 from hypothesis import strategies as st
 import jax
 from jax import lax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import pytest
 
 from vision_jax import allocator
 from vision_jax import cpu_conv
 from vision_jax import ops
+from vision_jax import winograd
+from vision_jax import xla_flags
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _few = hypothesis.settings(
@@ -77,9 +82,67 @@ def test_strided_stem_of_seven(pixels, padding):
 
 
 def test_kernel_gradient_over_several_chunks():
-  x, kernel = _draw(6, 40, 40, 2), _draw(3, 3, 2, 3)
+  x, kernel = _draw(6, 80, 80, 5), _draw(3, 3, 5, 3)
   assert cpu_conv.chunks(40 * 40, x)[0].shape[:2] == (3, 2)
-  _assert_equal(ops.conv, _plain_conv, x, kernel)
+  _assert_equal(
+      lambda x, k: ops.conv(x, k, strides=(2, 2)),
+      lambda x, k: _plain_conv(x, k, strides=(2, 2)), x, kernel)
+
+
+@pytest.mark.parametrize('padding', ['SAME', 'VALID', ((1, 0), (2, 1))])
+def test_few_outputs_of_many_channels(padding):
+  _assert_equal(
+      lambda x, k: ops.conv(x, k, padding=padding),
+      lambda x, k: _plain_conv(x, k, padding=padding),
+      _draw(2, 7, 6, 40), _draw(3, 3, 40, 4))
+
+
+@_few
+@hypothesis.given(
+    batch=st.integers(1, 3), height=st.integers(3, 9),
+    width=st.integers(3, 9), channels=st.integers(1, 4),
+    padding=st.sampled_from(['SAME', 'VALID', ((2, 0), (1, 2))]))
+def test_winograd(batch, height, width, channels, padding):
+  x, kernel = _draw(batch, height, width, channels), _draw(3, 3, channels, 3)
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in (
+        ('_FEWEST', 1), ('_FEWEST_PAIRS', 1), ('_MOST_WASTE', 9.0)):
+      patch.setattr(winograd, name, value)
+    function = lambda x, k: ops.conv(x, k, padding=padding)
+    assert 'scan' in str(jax.make_jaxpr(function)(x, kernel))
+    _assert_equal(
+        function, lambda x, k: _plain_conv(x, k, padding=padding), x, kernel)
+
+
+def test_winograd_is_for_many_channels_in_float32():
+  applies = lambda shape, kernel, dtype=jnp.float32: winograd.applies(
+      shape, kernel, ((1, 1), (1, 1)), dtype)
+  assert applies((2, 14, 14, 256), (3, 3, 256, 256))
+  assert not applies((2, 14, 14, 256), (3, 3, 256, 256), jnp.bfloat16)
+  assert not applies((2, 14, 14, 256), (1, 1, 256, 256))
+  assert not applies((2, 56, 56, 64), (3, 3, 64, 64))
+  # A map of 3x3 would be computed as one of 4x4.
+  assert not applies((2, 3, 3, 256), (3, 3, 256, 256))
+
+
+def test_xla_flag_is_added_once_and_never_replaced(monkeypatch):
+  monkeypatch.setattr(xla_flags, '_VERSIONS', (jaxlib.__version__,))
+  monkeypatch.setenv('XLA_FLAGS', '--xla_other=1')
+  xla_flags.set_defaults()
+  flags = os.environ['XLA_FLAGS']
+  assert flags.split()[0] == '--xla_other=1' and len(flags.split()) == 2
+  xla_flags.set_defaults()
+  assert os.environ['XLA_FLAGS'] == flags
+  monkeypatch.setenv('XLA_FLAGS', f'{xla_flags._FLAG}=')
+  xla_flags.set_defaults()
+  assert os.environ['XLA_FLAGS'] == f'{xla_flags._FLAG}='
+
+
+def test_xla_flag_is_left_out_where_it_may_be_unknown(monkeypatch):
+  monkeypatch.setattr(xla_flags, '_VERSIONS', ('0.9.',))
+  monkeypatch.delenv('XLA_FLAGS', raising=False)
+  xla_flags.set_defaults()
+  assert 'XLA_FLAGS' not in os.environ
 
 
 @_few
@@ -138,18 +201,6 @@ def test_max_pool_of_other_windows(args, ties):
 
 
 @_few
-@hypothesis.given(
-    batch=st.integers(1, 3), height=st.integers(4, 9),
-    width=st.integers(4, 9), size=st.sampled_from([1, 2, 3]),
-    padding=st.sampled_from(['SAME', 'VALID', ((1, 2), (0, 1))]))
-def test_conv_pool(batch, height, width, size, padding):
-  _assert_equal(
-      lambda x, k: ops.conv_pool(x, k, padding=padding),
-      lambda x, k: _plain_pool(_plain_conv(x, k, padding=padding)),
-      _draw(batch, height, width, 3), _draw(size, size, 3, 4))
-
-
-@_few
 @hypothesis.given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3))
 def test_upsample_conv(height, width, channels):
   def plain(x, kernel):
@@ -164,8 +215,6 @@ def test_every_operation_with_several_devices_or_an_accelerator(monkeypatch):
   x, kernel = _draw(2, 6, 6, 3), _draw(2, 2, 3, 4)
   _assert_equal(ops.conv, _plain_conv, x, kernel)
   _assert_equal(ops.max_pool, _plain_pool, x)
-  _assert_equal(
-      ops.conv_pool, lambda x, k: _plain_pool(_plain_conv(x, k)), x, kernel)
   _assert_equal(
       lambda x, k: ops.conv_transpose(x, k, strides=(2, 2)),
       lambda x, k: lax.conv_transpose(

@@ -1,10 +1,11 @@
 """Array operations of the networks, each in the form that runs fastest.
 
 Every function equals its plain `lax` form in value and gradient (tested). XLA
-has poor kernels for some gradients on a CPU, so on one CPU device these are
+has poor kernels for some operations on a CPU, so on one CPU device these are
 written as matrix products and slices; elsewhere the plain form runs. The
 layers of `models/layers.py` call these functions, so the choice is made here
-and nowhere else. Holds no parameters. Times: float32, two cores, AVX-512.
+and nowhere else. Holds no parameters. Times: float32, two cores, AVX-512; what
+else was tried is in experiments/results/benchmark/notes.md.
 """
 
 import functools
@@ -79,7 +80,7 @@ def conv_transpose(x, kernel, *, strides, padding='SAME'):
 
 
 def upsample_conv(x, kernel):
-  """3x3 'SAME' convolution of [B, H, W, C] with each pixel doubled: [B, 2H, ...].
+  """3x3 'SAME' convolution of [B, H, W, C] after doubling its pixels.
 
   Rows 2i and 2i + 1 of the result see two rows of `x` each, so on a CPU four
   2x2 convolutions of `x` with sums of the kernel's entries take its place:
@@ -200,11 +201,6 @@ def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
       return _overlapping_pool(x, tuple(window), strides)
   return lax.reduce_window(
       x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding)
-
-
-def conv_pool(x, kernel, *, padding='SAME'):
-  """2x2 `max_pool` of a `conv` with step 1."""
-  return max_pool(conv(x, kernel, padding=padding))
 
 
 def dropout(x, key, *, rate):

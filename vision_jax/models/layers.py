@@ -28,8 +28,8 @@ class Conv(nn.Module):
     strides: height and width of a step.
     padding: 'SAME', 'VALID', or ((top, bottom), (left, right)).
     groups: groups of channels; `groups == C` is a depthwise convolution.
-    pool: whether to take the 2x2 maximum of the result (strides (1, 1) only);
-      before the bias, with which it commutes.
+    pool: whether to take the 2x2 maximum of the result; before the bias, with
+      which it commutes.
     use_bias: whether to add a bias.
     kernel_init: initialiser of the kernel.
     dtype: type of the computation; parameters are always float32.
@@ -49,14 +49,11 @@ class Conv(nn.Module):
     shape = (*self.kernel_size, x.shape[-1] // self.groups, self.features)
     kernel = self.param('kernel', self.kernel_init, shape)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    x = ops.conv(
+        x, kernel, strides=self.strides, padding=self.padding,
+        groups=self.groups)
     if self.pool:
-      if tuple(self.strides) != (1, 1) or self.groups != 1:
-        raise ValueError('Conv with pool=True needs strides (1, 1), groups 1')
-      x = ops.conv_pool(x, kernel, padding=self.padding)
-    else:
-      x = ops.conv(
-          x, kernel, strides=self.strides, padding=self.padding,
-          groups=self.groups)
+      x = ops.max_pool(x)
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,))
       x = x + bias.astype(self.dtype)
