@@ -22,6 +22,7 @@ import time
 from typing import Any
 
 import jax
+from matplotlib import ticker
 import numpy as np
 
 from experiments import benchmark_workloads as workloads
@@ -177,6 +178,12 @@ of files that the system may take back.
                 marker=marker, color=color,
                 label=f'{name}: slope {exponent:.2f}')
     ax.set(xlabel=label)
+    # Plain numbers: few of the values are powers of ten.
+    ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter('{x:g}')
+    ax.set_xticks([row[varied] for row in rows],
+                  [f'{row[varied]:,}' for row in rows], fontsize=8)
+    ax.minorticks_off()
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     powers = ', '.join(f'{name} {value:.2f}' for name, value in slopes.items())
