@@ -1,4 +1,4 @@
-"""Our training steps against PyTorch's: equal first, then timed in turns.
+"""Our training steps against PyTorch's and Keras's: equal first, then timed.
 
     python -m experiments.benchmark
     python -m experiments.benchmark --only=unet,gan --repeats=20
@@ -6,9 +6,11 @@
 
 `--what=steps` (the default) times every workload of the five studies;
 `input`, whether data keeps up with the step; `scaling`, time and memory
-against size; `endtoend`, whole trainings. Each writes its JSON file and
-report, and `steps` also table.md, as the README has it. Keras is no peer: its TensorFlow form wants another 2 GB of packages. Expected on two
-quiet CPU cores: `steps` 20 minutes, most of it compilation.
+against size; `endtoend`, whole trainings. Each writes its JSON file and report,
+and `steps` also table.md, as the README has it. Peers come with
+`pip install -e .[benchmark]`; on an accelerator leave the two forms of Keras
+out (`--forms=eager,compiled`) unless TensorFlow sees it. Expected on two quiet
+CPU cores: `steps` 40 minutes, most of it compilation.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import time
 
 from experiments import benchmark_report
 from experiments import benchmark_steps
+from experiments import benchmark_worker
 from experiments import benchmark_workloads
 from experiments import tables
 from vision_jax import config as config_lib
@@ -56,8 +59,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
       '--only', default=','.join(benchmark_workloads.WORKLOADS),
       help='steps: names of workloads')
-  parser.add_argument('--forms', default='eager,compiled',
-                      help='steps: forms of the peer')
+  parser.add_argument('--forms', default=','.join(benchmark_worker.PEERS),
+                      help='steps: forms of the peers')
   parser.add_argument('--dtype', default='float32',
                       choices=tuple(benchmark_steps.TOLERANCES))
   parser.add_argument('--repeats', type=int, default=15,
@@ -80,23 +83,26 @@ def steps(args, about: dict[str, str]) -> None:
   """Times the workloads; the files are written anew after each."""
   began, out = time.perf_counter(), pathlib.Path(args.out)
   names = args.only.split(',')
-  for name in names:
-    config_lib.choose('only', name, benchmark_workloads.WORKLOADS)
+  forms = tuple(filter(None, args.forms.split(',')))
+  for flag, given, known in (('only', names, benchmark_workloads.WORKLOADS),
+                             ('forms', forms, benchmark_worker.PEERS)):
+    for word in given:
+      config_lib.choose(flag, word, known)
   peak = benchmark_steps.machine_peak(args.dtype, limit=args.limit)
   results = about | {'dtype': args.dtype, 'peak_gflops': peak / 1e9,
                      'workloads': {}}
   for name in names:
     found = benchmark_steps.measure(
-        name, tuple(filter(None, args.forms.split(','))), args.dtype,
-        repeats=args.repeats, budget=args.budget, limit=args.limit)
+        name, forms, args.dtype, repeats=args.repeats,
+        budget=args.budget, limit=args.limit)
     row = benchmark_steps.summarize(
         found, batch=benchmark_workloads.WORKLOADS[name].batch, peak=peak)
     results['workloads'][name] = row | {'turns': {
         form: side['seconds'] for form, side in found['sides'].items()
         if 'seconds' in side}}
     results['seconds'] = time.perf_counter() - began
-    print(name, {key: row[key] for key in row if 'ms' in key or key == 'ratio'},
-          flush=True)
+    print(name, {key: row[key] for key in row
+                 if key.endswith('_ms') or key == 'ratio'}, flush=True)
     benchmark_report.write(results, out)
   print((out / 'report.md').read_text())
 

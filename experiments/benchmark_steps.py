@@ -1,4 +1,4 @@
-"""Times our training steps and PyTorch's in turns, after proving them equal.
+"""Times our training steps and the peers' in turns, after proving them equal.
 
 Each side is a process (benchmark_worker.py); one works while the others
 sleep, so both see the same machine. Writes nothing.
@@ -15,6 +15,8 @@ import time
 from typing import Any
 
 import numpy as np
+
+from experiments import benchmark_worker
 
 # Largest relative differences of loss and gradients, by type of computation.
 # In float32 the deepest network is 1e-6 and 2e-2 away from PyTorch in float64,
@@ -35,7 +37,7 @@ class Worker:
   """A side of the pair as a process that answers commands.
 
   Args:
-    form: ours, eager or compiled.
+    form: ours, or a key of `benchmark_worker.PEERS`.
     name: A workload.
     dtype: Of the computation.
     limit: Seconds an answer may take.
@@ -84,22 +86,33 @@ class Worker:
     raise WorkerError(f'{self.form}: {self._log.read()[-2000:].strip()}')
 
 
-def compare(name: str, dtype: str, *, limit: float) -> dict[str, float]:
+def compare(
+    name: str, forms: tuple[str, ...], dtype: str, *, limit: float,
+) -> dict[str, dict[str, float]]:
   """Returns the relative differences of one step's loss and gradients.
+
+  The library of each of `forms` is compared once; the keys are its name.
 
   Raises:
     WorkerError: If they are beyond `TOLERANCES`, or a side failed.
   """
+  libraries = {}
+  for form in forms:
+    libraries.setdefault(benchmark_worker.PEERS[form].library, form)
+  found = {}
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'step.npz'
-    for form in ('ours', 'eager'):
+    for library, form in {'ours': 'ours', **libraries}.items():
       with Worker(form, name, dtype, limit=limit) as worker:
-        found = worker.ask('exact', path)
-  for kind, tolerance in TOLERANCES[dtype].items():
-    if not found[kind] <= tolerance:
-      raise WorkerError(
-          f'{name}: the two {kind}s differ by {found[kind]:.3g}, more than '
-          f'{tolerance:g}; there is nothing to time.')
+        found[library] = worker.ask('exact', path)
+  found.pop('ours')
+  for library, differences in found.items():
+    for kind, tolerance in TOLERANCES[dtype].items():
+      if not differences[kind] <= tolerance:
+        raise WorkerError(
+            f'{name}: our {kind} and that of {library} differ by '
+            f'{differences[kind]:.3g}, more than {tolerance:g}; there is '
+            'nothing to time.')
   return found
 
 
@@ -110,17 +123,17 @@ def measure(
 
   Args:
     name: A key of `benchmark_workloads.WORKLOADS`.
-    forms: Of the peer: eager, compiled.
+    forms: Of the peers: keys of `benchmark_worker.PEERS`.
     dtype: Of the computation.
     repeats: Turns of each side.
     budget: Seconds after which no further turn starts, once there are five.
     limit: Seconds that a compilation may take.
 
   Returns:
-    'equality', and for each side 'seconds' (a step, one entry a turn),
+    'equality' by library, and for each side 'seconds' (a step, one entry a turn),
     'compile_seconds' and 'peak_bytes'; a peer that failed has 'error'.
   """
-  found = {'equality': compare(name, dtype, limit=limit), 'sides': {}}
+  found = {'equality': compare(name, forms, dtype, limit=limit), 'sides': {}}
   workers = {form: Worker(form, name, dtype, limit=limit)
              for form in ('ours', *forms)}
   try:
@@ -168,8 +181,7 @@ def summarize(
   'ratio' is the median time of the fastest peer over ours, so that above 1
   ours is faster; times are in milliseconds with their quartiles.
   """
-  row = {'batch': batch, **{
-      f'{kind}_difference': value for kind, value in found['equality'].items()}}
+  row = {'batch': batch, 'differences': found['equality']}
   medians = {}
   for form, side in found['sides'].items():
     if 'error' in side:

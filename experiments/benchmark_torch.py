@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.utils import flop_counter
 
 from experiments import benchmark_backbones as backbones
+from experiments import benchmark_equality as equality
 from experiments import benchmark_networks as networks
 
 _LAST = torch.channels_last
@@ -225,41 +226,29 @@ def difference(config, arrays: dict[str, np.ndarray], *, classes: int):
   """Repeats the first step of `benchmark_workloads.first_step`.
 
   Returns:
-    Largest relative difference of the losses, and of the gradients, tensor by
-    tensor in the 2-norm. Tensors below a thousandth of the largest are left
-    out: a bias before BatchNorm has a gradient of rounding alone.
+    Largest relative difference of the 'loss' and of the 'gradient'.
   """
-  group = lambda kind: {
-      name.removeprefix(f'{kind}/'): value for name, value in arrays.items()
-      if name.startswith(f'{kind}/')}
-  latents = group('latents')
-  peer = Peer(config, group('batch'), classes=classes, latents=[
+  group = equality.groups(arrays)
+  latents = group['latents']
+  peer = Peer(config, group['batch'], classes=classes, latents=[
       latents[str(i)] for i in range(len(latents))] or None)
-  copy_weights(peer.network, group('weights'))
+  copy_weights(peer.network, group['weights'])
   peer.rest()
-  losses, ours = peer.step(), group('loss')
-  found = {'loss': max(
-      float(abs(losses[name].item() - value) / abs(value))
-      for name, value in ours.items())}
-  return found | {'gradient': _gradients(peer, group('moment'), config)}
+  losses = {name: value.item() for name, value in peer.step().items()}
+  return {'loss': equality.losses(group['loss'], losses),
+          'gradient': equality.gradients(
+              _gradients(peer, group['moment']), config)}
 
 
-def _gradients(peer: Peer, moments, config) -> float:
-  pairs = []
+def _gradients(peer: Peer, moments):
+  """Yields (our moment, the peer's gradient) of each parameter."""
   for path, module in peer.network.named_modules():
     for leaf, _ in module.named_parameters(recurse=False):
       kinds = ('kernel', 'scale') if leaf == 'weight' else ('bias',)
       name = next(n for n in (f'{path.replace(".", "/")}/{k}' for k in kinds)
                   if n in moments)
-      theirs = peer.gradients[f'{path}.{leaf}'].cpu().numpy()
-      pairs.append((to_torch(module, leaf, moments[name]), theirs))
-  # Adam's first moment is 1 - b1 of the gradient, that of sgd all of it.
-  scale = 1 if config.optimizer.name == 'sgd' else 1 - config.optimizer.b1
-  largest = max(np.linalg.norm(theirs) for _, theirs in pairs)
-  return max(
-      float(np.linalg.norm(ours / scale - theirs) / np.linalg.norm(theirs))
-      for ours, theirs in pairs
-      if np.linalg.norm(theirs) > 1e-3 * largest)
+      yield (to_torch(module, leaf, moments[name]),
+             peer.gradients[f'{path}.{leaf}'].cpu().numpy())
 
 
 def count_flops(step: Callable[[], Any]) -> int:

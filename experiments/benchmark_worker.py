@@ -8,11 +8,13 @@ FILE` makes (ours) or repeats (a peer) one step without randomness. While it
 waits its threads sleep, so that sides can take turns on the same cores.
 """
 
+import importlib
 import json
 import os
 import resource
 import sys
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,27 @@ from vision_jax import allocator
 
 _PEAK_SIZE = 4096
 _PEAK_REPEATS = 8
+
+
+class Form(NamedTuple):
+  """How a peer takes its step.
+
+  Attributes:
+    library: Its name.
+    module: Of `experiments`.
+    compiled: Whether the step is compiled, by Inductor or XLA.
+  """
+  library: str
+  module: str
+  compiled: bool
+
+
+PEERS = {
+    'eager': Form('PyTorch', 'benchmark_torch', False),
+    'compiled': Form('PyTorch', 'benchmark_torch', True),
+    'keras': Form('Keras', 'benchmark_keras', False),
+    'keras_xla': Form('Keras', 'benchmark_keras', True),
+}
 
 
 class Ours:
@@ -75,16 +98,17 @@ class Ours:
     return {'flops_per_second': 2 * _PEAK_SIZE**3 / min(seconds)}
 
 
-class Torch:
-  """PyTorch, eager or compiled."""
+class Peer:
+  """Another library: PyTorch or Keras, its step as it is or compiled."""
 
-  def __init__(self, name: str, dtype: str, *, compiled: bool):
+  def __init__(self, form: str, name: str, dtype: str):
     # The config and the batch are ours; the peer's numbers come without JAX
     # computing anything.
-    from experiments import benchmark_torch
     from experiments import benchmark_workloads as workloads
-    self.torch, self.workloads = benchmark_torch, workloads
-    self.name, self.dtype, self.compiled = name, dtype, compiled
+    self.library = importlib.import_module(
+        f'experiments.{PEERS[form].module}')
+    self.workloads, self.compiled = workloads, PEERS[form].compiled
+    self.form, self.name, self.dtype = form, name, dtype
 
   def exact(self, path: str):
     """Returns how far the peer's step is from that in the file."""
@@ -92,7 +116,7 @@ class Torch:
       arrays = dict(file)
     config = self.workloads.make_config(
         self.name, dtype=self.dtype, exact=True)
-    return self.torch.difference(
+    return self.library.difference(
         config, arrays, classes=self.workloads.CLASSES)
 
   def start(self):
@@ -102,7 +126,7 @@ class Torch:
         self.workloads.WORKLOADS[self.name],
         (*config.data.image_size, config.data.channels),
         size=config.train.batch_size)
-    self.peer = self.torch.Peer(
+    self.peer = self.library.Peer(
         config, {name: np.asarray(x) for name, x in batch.items()},
         classes=self.workloads.CLASSES, compiled=self.compiled)
     first, again = (self._seconds() for _ in range(2))
@@ -117,14 +141,14 @@ class Torch:
     """Takes steps."""
     for _ in range(steps):
       self.peer.step()
-    self.torch.wait()
+    self.library.wait()
     return {}
 
   def finish(self):
     """Returns the peak of memory and, where it can be counted, operations."""
-    found = {'peak_bytes': self.torch.device_peak()}
-    if not self.compiled:
-      found['flops'] = self.torch.count_flops(self.peer.step)
+    found = {'peak_bytes': self.library.device_peak()}
+    if self.form == 'eager':
+      found['flops'] = self.library.count_flops(self.peer.step)
     return found
 
 
@@ -159,8 +183,7 @@ def main(argv: list[str]) -> None:
   os.dup2(2, 1)
   # Both sides keep freed memory: it is no difference of arithmetic.
   allocator.keep_freed_memory()
-  side = Ours(name, dtype) if form == 'ours' else Torch(
-      name, dtype, compiled=form == 'compiled')
+  side = Ours(name, dtype) if form == 'ours' else Peer(form, name, dtype)
   serve(side, sys.stdin, lambda value: print(
       json.dumps(value), file=out, flush=True))
 

@@ -156,8 +156,9 @@ def _train(args, setting) -> None:
   sets = imbalance.from_config(
       run.dataset.labels, config.data.imbalance, seed=config.data.split_seed)
   watched = {'own': sets.own_test, 'balanced': sets.balanced_test}
+  variants = tuple(map(seeds_lib.Variant, range(count)))
   trained = seeds_lib.train(
-      run, range(count), watched=watched, batching=batching)
+      run, variants, watched=watched, batching=batching)
   outputs = {
       name: seeds_lib.evaluate(
           run, trained.state, members, batching=batching)

@@ -14,6 +14,7 @@ import weights_helpers
 
 from vision_jax import pretrained
 from vision_jax.models import backbones
+from vision_jax.models import remat
 from vision_jax.models import vit
 
 GOLDEN = (
@@ -113,6 +114,23 @@ def test_levels_shrink_from_the_input_to_the_output(name):
   sizes = [m.shape[1] for m in maps]
   assert sizes == sorted(sizes, reverse=True)
   assert all(m.ndim == 4 and m.shape[0] == 2 for m in maps)
+
+
+@pytest.mark.parametrize('name, blocks', [
+    ('vgg16', 5), ('resnet50', 16), ('densenet121', 61), ('mobilenet_v2', 17),
+    ('efficientnet_b0', 16), ('vit_s16', 12), ('convnext_tiny', 18),
+    ('inception_v3_torch', 11)])
+def test_every_block_can_be_checkpointed(name, blocks, monkeypatch):
+  calls = []
+  def run(function, module, x):
+    calls.append(module.name)
+    return function(module, x)
+  monkeypatch.setattr(remat, 'run', run)
+  size = 224 if name.startswith('vit') else 64
+  spec, shapes = shapes_of(name, size)
+  jax.eval_shape(lambda v: spec.module.clone(remat=True).apply(
+      v, jnp.zeros((1, size, size, 3)), train=False), shapes)
+  assert len(calls) == blocks
 
 
 @functools.cache

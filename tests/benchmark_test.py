@@ -1,5 +1,6 @@
 """The benchmark: what it times, that both sides compute the same, its tables."""
 
+import importlib
 import json
 
 import pytest
@@ -24,13 +25,14 @@ def test_every_study_is_timed():
   assert workloads.make_config('unet').data.image_size == (128, 128)
 
 
+@pytest.mark.parametrize('library', ['torch', 'keras'])
 @pytest.mark.parametrize('name', ['dense_dae', 'conv_dae'])
-def test_first_steps_are_equal(name):
-  pytest.importorskip('torch')
-  from experiments import benchmark_torch
+def test_first_steps_are_equal(name, library):
+  pytest.importorskip('torch' if library == 'torch' else 'tensorflow')
+  peer = importlib.import_module(f'experiments.benchmark_{library}')
   step = workloads.make(name, exact=True)
   arrays = workloads.first_step(step)
-  compare = lambda: benchmark_torch.difference(
+  compare = lambda: peer.difference(
       step.config, arrays, classes=workloads.CLASSES)
   found = compare()
   for kind, tolerance in benchmark_steps.TOLERANCES['float32'].items():
@@ -50,13 +52,16 @@ def test_a_side_that_fails_says_why():
 
 
 FOUND = {
-    'equality': {'loss': 1e-7, 'gradient': 1e-3},
+    'equality': {'PyTorch': {'loss': 1e-7, 'gradient': 1e-3},
+                 'Keras': {'loss': 2e-7, 'gradient': 2e-3}},
     'sides': {
         'ours': {'seconds': [0.2, 0.1, 0.3], 'compile_seconds': 3.0,
                  'peak_bytes': 2**30},
         'eager': {'seconds': [0.5, 0.4, 0.3], 'compile_seconds': 0.1,
                   'peak_bytes': 2**29, 'flops': 4e9},
-        'compiled': {'error': 'a trace\nno compiler'}}}
+        'compiled': {'error': 'a trace\nno compiler'},
+        'keras': {'seconds': [0.8, 0.8, 0.8], 'compile_seconds': 1.0,
+                  'peak_bytes': 2**28}}}
 
 
 def test_report_from_fixed_results(tmp_path):
@@ -73,9 +78,12 @@ def test_report_from_fixed_results(tmp_path):
   benchmark_report.write(results, tmp_path)
   text = (tmp_path / 'report.md').read_text()
   assert 'Geometric mean:\n4.00' in text
-  assert '| gan | 200 [150, 250] | 400 [350, 450] |  | 2.00 |' in text
+  assert ('| gan | 200 [150, 250] | 400 [350, 450] |  | 800 [800, 800] | 2.00 '
+          '|') in text
+  assert '| 3 s, 1024 MB | 0.1 s, 512 MB | 1 s, 256 MB |' in text
+  assert '| gan | 1.0e-07 | 1.0e-03 | 2.0e-07 | 2.0e-03 |' in text
   assert '- gan, compiled: `no compiler`' in text
-  assert '| gan | 10 | 200 | 400 | eager | 2.00 | 50 |' in (
+  assert '| gan | 10 | 200 | 400 (eager) | 800 (keras) | 2.00 | 50 |' in (
       tmp_path / 'table.md').read_text()
   assert json.loads((tmp_path / 'results.json').read_text()) == results
   assert (tmp_path / 'ratios.png').stat().st_size > 1000
@@ -83,8 +91,8 @@ def test_report_from_fixed_results(tmp_path):
 
 def test_results_beyond_tolerance_are_refused(monkeypatch):
   class Side:
-    def __init__(self, *args, **kwargs):
-      pass
+    def __init__(self, form, *args, **kwargs):
+      self.form = form
 
     def __enter__(self):
       return self
@@ -93,16 +101,30 @@ def test_results_beyond_tolerance_are_refused(monkeypatch):
       pass
 
     def ask(self, *unused):
-      return {'loss': 1.0, 'gradient': 0.0}
+      return {'loss': float(self.form == 'keras'), 'gradient': 0.0}
 
   monkeypatch.setattr(benchmark_steps, 'Worker', Side)
-  with pytest.raises(benchmark_steps.WorkerError, match='nothing to time'):
-    benchmark_steps.compare('unet', 'float32', limit=1)
+  compare = lambda *forms: benchmark_steps.compare(
+      'unet', forms, 'float32', limit=1)
+  assert compare('eager', 'compiled') == {
+      'PyTorch': {'loss': 0.0, 'gradient': 0.0}}
+  with pytest.raises(benchmark_steps.WorkerError, match='of Keras .* nothing'):
+    compare('eager', 'keras', 'keras_xla')
 
 
 def test_slope_is_the_exponent():
   rows = [{'pixels': n, 'ms': 3.0 * n**2} for n in (8, 16, 64)]
   assert benchmark_scaling.slope(rows, 'pixels', 'ms') == pytest.approx(2)
+
+
+def test_data_that_is_streamed_is_on_disk(tmp_path):
+  found = benchmark_scaling.streamed(64, str(tmp_path), 1)
+  assert found['pixels, MB'] == pytest.approx(64 * 32 * 32 * 3 / 2**20)
+  assert min(found['ms'], found['first start, s']) > 0
+  # More than the interpreter, less than the machine.
+  assert 50 < found['MB'] < 20_000
+  assert [path.stat().st_size // 2**10 for path in tmp_path.glob('*.npy')] == [
+      64 * 32 * 32 * 3 // 2**10]
 
 
 def test_reports_of_input_and_scaling(tmp_path):
@@ -118,8 +140,10 @@ def test_reports_of_input_and_scaling(tmp_path):
   assert '| gan | 2 | 100 | 100 | 200 | 1 | 2 |' in text
   assert '1.50 and 45 times as fast' in text
   assert '| 2728 | disk | 480 |' in text
-  rows = [{'pixels': n, 'batch': n, 'ms': n**2, 'MB': n} for n in (8, 16)]
-  text = benchmark_scaling.report(
-      about | {'rows': {'pixels': rows, 'batch': rows}}, tmp_path)
-  assert 'time grows with the power 2.00, memory 1.00' in text
+  rows = [{'pixels': n, 'batch': n, 'examples': n, 'ms': n**2, 'MB': n,
+           'first start, s': n} for n in (8, 16)]
+  text = benchmark_scaling.report(about | {'rows': {
+      'pixels': rows, 'batch': rows, 'examples': rows}}, tmp_path)
+  assert 'Powers of pixels: ms 2.00, MB 1.00.' in text
+  assert 'ms 2.00, MB 1.00, first start, s 1.00.' in text
   assert (tmp_path / 'scaling.png').exists()

@@ -1,4 +1,4 @@
-"""Seeds that train together: the numbers of separate runs."""
+"""Runs that train together: the numbers of separate runs."""
 
 import jax
 import pytest
@@ -42,7 +42,8 @@ def train_alone(run, tmp_path_factory):
 def test_equal_to_separate_runs(run, alone, batching):
   test = run.dataset.splits['test']
   trained = seeds.train(
-      run, _SEEDS, watched={'test': test}, batching=batching)
+      run, [seeds.Variant(seed) for seed in _SEEDS], watched={'test': test},
+      batching=batching)
   for i, (rows, result) in enumerate(alone):
     for row, together in zip(rows, trained.rows, strict=True):
       for name in ('train_loss', 'train_accuracy'):
@@ -60,4 +61,62 @@ def test_equal_to_separate_runs(run, alone, batching):
 def test_a_run_that_may_stop_early_is_refused():
   run = runs.build(run_helpers.make_config(callbacks__patience=2))
   with pytest.raises(config_lib.ConfigError, match='patience=0'):
-    seeds.train(run, (0,), watched={})
+    seeds.train(run, [seeds.Variant(0)], watched={})
+
+
+# What the seeds' tests do not need again is left out: it takes time to compile.
+_FEWER = dict(
+    callbacks__restore_best=False, callbacks__monitor='train_loss',
+    train__batch_size=16, model__name='dense_autoencoder',
+    model__features=(8,), model__head=('flatten', 'batch_norm', 'dropout:0.3'))
+_FRACTIONS = (1.0, 0.5)
+
+
+@pytest.fixture(scope='module', name='fractions_alone')
+def train_fractions(tmp_path_factory):
+  """Rows by epoch and result of a run of its own for each fraction."""
+  found = []
+  for seed, fraction in enumerate(_FRACTIONS):
+    folder = tmp_path_factory.mktemp(f'fraction{seed}')
+    result = loop.train(run_helpers.make_config(
+        **_FEWER, seed=seed, data__label_fraction=fraction), folder)
+    found.append((writers.read_rows(folder / 'metrics.jsonl'), result))
+  return found
+
+
+@pytest.mark.parametrize('batching', ['vmap', 'unroll'])
+def test_fractions_equal_separate_runs(fractions_alone, batching):
+  run = runs.build(run_helpers.make_config(**_FEWER))
+  trained = seeds.train(
+      run, [seeds.Variant(*pair) for pair in enumerate(_FRACTIONS)],
+      watched={'test': run.dataset.splits['test']}, batching=batching)
+  # More steps an epoch where there are more examples.
+  assert [int(step) for step in trained.state.step] == [
+      2 * each.info.steps_per_epoch for each in trained.runs] == [6, 4]
+  for i, (rows, result) in enumerate(fractions_alone):
+    for row, together in zip(rows, trained.rows, strict=True):
+      for name in ('train_loss', 'train_accuracy'):
+        assert together[name][i] == pytest.approx(row[name], abs=1e-5)
+    for name in ('loss', 'accuracy', 'log_loss'):
+      assert trained.rows[-1][f'test_{name}'][i] == pytest.approx(
+          result['test'][name], abs=1e-5)
+    assert result['examples']['train'] == len(
+        trained.runs[i].dataset.splits['train'])
+
+
+@pytest.mark.parametrize('fields', [
+    {'optimizer__schedule': 'cosine'}, {'loss__weights': 'inverse'}])
+def test_steps_that_follow_from_the_fraction_need_copies(fields):
+  run = runs.build(run_helpers.make_config(**{
+      **_FEWER, 'data__procedural_examples': 70, **fields}))
+  variants = [seeds.Variant(0, fraction) for fraction in (1.0, 0.3)]
+  with pytest.raises(config_lib.ConfigError, match="batching='unroll'"):
+    seeds.train(run, variants, watched={})
+
+
+def test_fractions_of_an_imbalanced_set_are_refused():
+  run = runs.build(run_helpers.make_config(
+      **_FEWER, data__imbalance__kind='step', data__imbalance__total=30,
+      data__imbalance__test_per_class=3))
+  with pytest.raises(config_lib.ConfigError, match='imbalance'):
+    seeds.train(run, [seeds.Variant(0, 0.5)], watched={})

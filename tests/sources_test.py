@@ -10,6 +10,7 @@ import pytest
 import data_helpers
 from vision_jax.data import builtin
 from vision_jax.data import errors
+from vision_jax.data import pipeline
 from vision_jax.data import sources
 
 
@@ -191,6 +192,21 @@ def test_gratings_are_pure_and_show_their_class():
   with pytest.raises(errors.DataError, match='procedural_classes'):
     config.procedural_classes = 41
     builtin.list_procedural(config)
+
+
+def test_many_gratings_stream_from_the_cache(tmp_path):
+  config = data_helpers.make_config(
+      source='procedural', image_size=(8, 8), channels=3,
+      procedural_examples=40, procedural_classes=2, cache_dir=str(tmp_path))
+  assert not sources.load(config).stamps
+  kept = pipeline.load(config)
+  config.resident_megabytes = 0
+  assert len(set(sources.load(config).stamps)) == 40
+  for _ in range(2):  # Drawn, then found.
+    streamed = pipeline.load(config)
+    assert isinstance(streamed.images, np.memmap)
+    np.testing.assert_array_equal(streamed.images, kept.images)
+    assert streamed.ids == kept.ids
 
 
 def write_prepared(folder, parts):

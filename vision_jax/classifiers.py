@@ -78,6 +78,10 @@ def make(
 
 def _plain(config, module) -> Classifier:
   """A network of a study: its input range is the config's to choose."""
+  if config.remat:
+    raise config_lib.ConfigError(
+        f'config.model.remat is for backbones, and {config.name!r} is none: '
+        'set it to False.')
   return Classifier(
       module=module,
       prepare=config_lib.choose('model.input', config.input, inputs.RANGES),
@@ -137,7 +141,7 @@ def _imbalance_cnn(config, num_classes):
 
 def _backbone(config, num_classes) -> Classifier:
   dtype = jnp.dtype(config.dtype)
-  spec = backbones.build(config.name, dtype=dtype)
+  spec = backbones.build(config.name, dtype=dtype, remat=config.remat)
   # A flattening head wants the map; for the others the backbone pools itself.
   level = tuple(spec.stages)[-1] if config.head[0] == 'flatten' else ''
   module = heads.Classifier(

@@ -92,6 +92,9 @@ def _model() -> ml_collections.ConfigDict:
       # eval, or train: dropout and BatchNorm act in what is frozen.
       frozen_mode='eval',
       dtype='float32',  # Of computation; parameters stay float32.
+      # Backbones: compute the inside of a block again for the gradient instead
+      # of keeping it, which takes less memory and more time.
+      remat=False,
   ))
 
 

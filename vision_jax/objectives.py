@@ -67,8 +67,10 @@ def make(
     labels = _labels(batch, counts, kappa)
     values = loss(logits, labels)
     # Not before it runs: a task that only evaluates knows no counts.
-    weights = imbalance_losses.deferred(
-        weights_of(), step // info.steps_per_epoch, start=node.defer_epochs)
+    weights = jnp.asarray(weights_of(), jnp.float32)
+    if node.defer_epochs:
+      weights = imbalance_losses.deferred(
+          weights, step // info.steps_per_epoch, start=node.defer_epochs)
     each = imbalance_losses.example_weights(weights, labels)
     return imbalance_losses.weighted_mean(
         values, each, batch['mask'], by=node.reduction), values

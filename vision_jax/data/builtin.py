@@ -5,6 +5,7 @@ number, and prove nothing about a model.
 """
 
 import importlib.util
+import math
 import pathlib
 
 import numpy as np
@@ -40,12 +41,14 @@ def list_procedural(config_data) -> listing.Listing:
   """Lists noisy gratings whose direction is their class.
 
   Args:
-    config_data: Reads procedural_examples, procedural_classes, image_size and
-      channels.
+    config_data: Reads procedural_examples, procedural_classes, image_size,
+      channels and resident_megabytes.
 
   Returns:
     Examples whose classes take turns; each is drawn when it is read and
     depends on its index, the number of classes, the size and the channels.
+    Where they are too many to stay in memory they have stamps, so that they
+    stream from the disk cache as files do.
   """
   n, classes = config_data.procedural_examples, config_data.procedural_classes
   if not 1 <= classes <= n:
@@ -56,9 +59,14 @@ def list_procedural(config_data) -> listing.Listing:
     return draw_grating(
         index, angle=np.pi * (index % classes) / classes,
         size=tuple(config_data.image_size), channels=config_data.channels)
-  return _in_memory(
+  size = n * math.prod(config_data.image_size) * config_data.channels
+  found = _in_memory(
       'procedural', class_names=tuple(f'{c:03d}' for c in range(classes)),
       labels=tuple(i % classes for i in range(n)), read=read)
+  if size <= config_data.resident_megabytes * 2**20:
+    return found
+  return found._replace(stamps=tuple(
+      f'{_PROCEDURAL_SEED}/{classes}/{name}' for name in found.ids))
 
 
 def list_points(config_data) -> listing.Listing:

@@ -78,9 +78,9 @@ class ConvNeXt(spec.Backbone):
             name='stem_conv')(x.astype(self.dtype))
         x = norm(name='stem_layernorm')(x)
       for index in range(depth):
-        x = Block(
+        x = self.run_block(Block(
             conv=conv, dense=dense, norm=norm,
-            name=f'stage_{stage}_block_{index}')(x)
+            name=f'stage_{stage}_block_{index}'), x)
       maps[f'stage{stage}'] = x
     if not head:
       return maps, None

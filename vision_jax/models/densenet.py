@@ -68,10 +68,11 @@ class DenseNet(spec.Backbone):
         x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     for stage, depth in enumerate(_DEPTHS, 2):
       if stage > 2:
-        x = Transition(conv=conv, norm=norm, name=f'pool{stage - 1}')(x)
+        x = self.run_block(
+            Transition(conv=conv, norm=norm, name=f'pool{stage - 1}'), x)
       for index in range(1, depth + 1):
-        x = DenseLayer(
-            conv=conv, norm=norm, name=f'conv{stage}_block{index}')(x)
+        x = self.run_block(DenseLayer(
+            conv=conv, norm=norm, name=f'conv{stage}_block{index}'), x)
       if stage == 5:
         x = nn.relu(norm(name='bn')(x))
       maps[f'conv{stage}'] = x

@@ -166,11 +166,11 @@ class EfficientNet(spec.Backbone):
     maps = {'stem': x}
     blocks = list(self._blocks())
     for index, (name, group, features, *shape) in enumerate(blocks):
-      x = MBConv(
+      x = self.run_block(MBConv(
           features, *shape,
           squeeze=0 if self.lite else max(1, x.shape[-1] // 4),
           drop=self.drop_path * index / len(blocks), conv=conv, norm=norm,
-          activation=activation, name=name)(x, train=train)
+          activation=activation, name=name), x, train=train)
       maps[f'block{group}'] = x
     x = conv(_round_width(1280, self.width), (1, 1), name='top_conv')(x)
     x = activation(norm(name='top_bn')(x))

@@ -141,7 +141,7 @@ class Inception(spec.Backbone):
     maps = {'stem': x}
     for level, blocks in _BLOCKS.items():
       for name, kind, width in blocks:
-        x = Mixed(kind, unit, width, name=name)(x)
+        x = self.run_block(Mixed(kind, unit, width, name=name), x)
       maps[level] = x
     if not head:
       return maps, None

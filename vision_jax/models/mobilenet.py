@@ -73,15 +73,15 @@ class MobileNetV2(spec.Backbone):
     x = conv(32, (3, 3), strides=(2, 2), padding=padding, name='Conv1')(
         x.astype(self.dtype))
     x = nn.relu6(norm(name='bn_Conv1')(x))
-    x = block(16, 1, 1, name='expanded_conv')(x)
+    x = self.run_block(block(16, 1, 1, name='expanded_conv'), x)
     maps = {'stride2': x}
     reduction = 2
     for features, stride, first, blocks in _GROUPS:
       reduction *= stride
       for index in range(first, first + blocks):
-        x = block(
+        x = self.run_block(block(
             features, stride if index == first else 1, 6,
-            name=f'block_{index}')(x)
+            name=f'block_{index}'), x)
       maps[f'stride{reduction}'] = x
     x = conv(1280, (1, 1), name='Conv_1')(x)
     x = nn.relu6(norm(name='Conv_1_bn')(x))

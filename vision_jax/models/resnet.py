@@ -90,10 +90,10 @@ class ResNet(spec.Backbone):
     for stage, depth in enumerate(self.depths):
       for index in range(depth):
         stride = 2 if stage and not index else 1
-        x = Bottleneck(
+        x = self.run_block(Bottleneck(
             64 * 2**stage, stride, late=self.torch, project=not index,
             conv=conv, norm=norm,
-            name=f'conv{stage + 2}_block{index + 1}')(x)
+            name=f'conv{stage + 2}_block{index + 1}'), x)
       maps[f'conv{stage + 2}'] = x
     if not head:
       return maps, None

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision_jax.models import remat
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STDDEV = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
@@ -82,9 +84,22 @@ class Backbone(nn.Module):
   Attributes:
     num_classes: outputs of the classifier; 0 leaves it out.
     dtype: type of the computation; parameters are always float32.
+    remat: whether the gradient computes what is inside the blocks a second
+      time instead of keeping it.
   """
   num_classes: int = 0
   dtype: Any = jnp.float32
+  remat: bool = False
+
+  def run_block(self, block: nn.Module, x: jax.Array, **modes) -> jax.Array:
+    """Returns `block(x, **modes)`; every block of a family goes through it."""
+    return self.run_part(lambda block, x: block(x, **modes), block, x)
+
+  def run_part(self, function, module: nn.Module, x: jax.Array) -> jax.Array:
+    """Returns `function(module, x)`, for a block that is no module."""
+    if self.remat and not self.is_initializing():
+      return remat.run(function, module, x)
+    return function(module, x)
 
   def forward(self, x, *, train: bool, head: bool):
     """Returns ({level: map}, output); the output is None without `head`."""

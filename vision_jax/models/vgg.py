@@ -7,6 +7,8 @@ so with classes the image size is fixed by the weights (224 for the published
 ones).
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -44,10 +46,8 @@ class VGG(spec.Backbone):
     maps = {}
     x = x.astype(self.dtype)
     for block, (width, depth) in enumerate(zip(_WIDTHS, self.depths), 1):
-      for index in range(1, depth + 1):
-        name = f'block{block}_conv{index}'
-        x = nn.relu(layers.Conv(width, dtype=self.dtype, name=name)(x))
-      x = nn.max_pool(x, (2, 2), strides=(2, 2))
+      names = [f'block{block}_conv{i}' for i in range(1, depth + 1)]
+      x = self.run_part(functools.partial(_block, names, width), self, x)
       maps[f'block{block}'] = x
     if not head:
       return maps, None
@@ -58,6 +58,14 @@ class VGG(spec.Backbone):
       x = nn.relu(nn.Dense(4096, dtype=self.dtype, name=name)(x))
     return maps, nn.Dense(
         self.num_classes, dtype=self.dtype, name='predictions')(x)
+
+
+def _block(names, width, module, x):
+  """Convolutions of `module` with ReLU, and a halving max pool."""
+  for name in names:
+    x = nn.relu(layers.Conv(
+        width, dtype=module.dtype, parent=module, name=name)(x))
+  return nn.max_pool(x, (2, 2), strides=(2, 2))
 
 
 def _torch_names(depths: tuple[int, ...]) -> dict[str, str]:

@@ -108,7 +108,8 @@ class ViT(spec.Backbone):
     x = x + position.astype(self.dtype)
     maps = {}
     for index in range(_DEPTH):
-      x = Block(self.heads, dense, norm, name=f'blocks_{index}')(x)
+      x = self.run_block(
+          Block(self.heads, dense, norm, name=f'blocks_{index}'), x)
       maps[f'block{index + 1}'] = x[:, 1:].reshape(
           batch, height, width, self.width)
     if not head:
