@@ -20,6 +20,7 @@ from vision_jax import checkpoint
 from vision_jax import features
 from vision_jax import guard as guard_lib
 from vision_jax import interrupt
+from vision_jax import optim
 from vision_jax import pretraining
 from vision_jax import refine
 from vision_jax import results
@@ -105,6 +106,7 @@ def fit(
     folder: The run folder.
   """
   config, length = run.config, run.info.steps_per_epoch
+  whole, state = state, features.detach(run, state, stores)
   empty = lambda: runs.replicate(run, run.task.train_sums.empty())
   tree = {'state': state, 'sums': empty()}
   tree = checkpoint.restore(manager, tree) or tree
@@ -142,7 +144,7 @@ def fit(
       if request.stop:
         interrupt.leave(manager, folder)
   writer.close()
-  return tree['state']
+  return features.attach(tree['state'], whole)
 
 
 def _run_epoch(
@@ -174,7 +176,8 @@ def _run_epoch(
     if step == first or save or _is_due(step + 1, _CHECK_STEPS):
       guard_lib.check(guard, last_good=good)
     if before is not None and config.optimizer.accumulate == 1:
-      guard_lib.check_moved(before, state.params, run.task.trainable)
+      guard_lib.check_moved(
+          before, state.params, optim.among(run.task.trainable, state.params))
     # The last step of an epoch is saved after its evaluation, not before.
     if (save or request.stop) and step + 1 < end:
       checkpoint.save(manager, step + 1, {'state': state, 'sums': sums})
