@@ -27,7 +27,9 @@ from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import ensembles
 from vision_jax import loop
+from vision_jax import results
 from vision_jax.analysis import errors
+from vision_jax.data import cache
 from vision_jax.data import pipeline
 from vision_jax.data import taxonomy
 
@@ -58,12 +60,13 @@ def main(argv: list[str]) -> None:
   """Trains what is missing and writes the report."""
   args = _parser().parse_args(argv)
   began, models = time.perf_counter(), args.models.split(',')
-  folders, missing = {}, {}
+  folders, missing, cold, before = {}, {}, _is_cold(args, models[0]), 0
   for model in models:
     try:
       for name, config in settings(args, model, first=model == models[0]):
         folder = pathlib.Path(args.runs) / args.data / model / _slug(name)
         print(folder, flush=True)
+        before += results.exists(folder)
         loop.train(config, folder)
         folders[model, name] = folder
     except config_lib.ConfigError as error:
@@ -77,7 +80,14 @@ def main(argv: list[str]) -> None:
       sound, out / 'errors', command=rare_species_errors.command(sound, out))
   rare_species_report.write(
       args, argv, answers=answers, folders=folders, missing=missing,
-      losses=tuple(_LOSSES), seconds=time.perf_counter() - began)
+      losses=tuple(_LOSSES), seconds=time.perf_counter() - began, cold=cold,
+      before=before)
+
+
+def _is_cold(args, model: str) -> bool:
+  """Whether the cache folder holds nothing but weights of publishers."""
+  folder = cache.folder_of(_config(args, model, 'protocol=sound').data)
+  return all(path.name == 'weights' for path in folder.iterdir())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +116,7 @@ def settings(args, model: str, *, first: bool):
     yield name, _config(args, model, arg, **fields)
   if not first:
     return
-  modern = _config(args, model, 'protocol=modern', report__figures=False)
+  modern = _config(args, model, 'protocol=modern')
   rate = modern.optimizer.learning_rate
   for name, factor in _SOUP.items():
     yield name, config_lib.replace(
@@ -120,7 +130,7 @@ def _config(args, model: str, arg: str, **fields):
       f'data={args.data},model={model},{arg}')
   return config_lib.replace(
       config, data__root=args.root, data__image_size=(args.size, args.size),
-      report__progress=False, **fields)
+      report__progress=False, report__figures=False, **fields)
 
 
 def _slug(name: str) -> str:

@@ -93,7 +93,8 @@ def screen(run: runs.Run, args) -> tuple[list[dict[str, Any]], list[dict]]:
 
 def animal_share(run: runs.Run) -> np.ndarray:
   """Returns the probability [n] of all animals, by the network's own head."""
-  store = features.make_stores(run, runs.init_state(run)).evaluation
+  store = features.make_evaluation_store(
+      run, runs.init_state(run), ('train', 'validation', 'test'))
   place = np.asarray(store.arrays['position'])
   pooled = np.asarray(store.arrays['features'])[place].reshape(len(place), -1)
   weights = backbones.build(_MODEL).weights['top']

@@ -6,7 +6,8 @@
 40 epochs each, over the study's 7,680 points. Every finished trial is a line
 of `trials.jsonl`; the same command goes on where it was stopped, and `--limit`
 stops it after so many new trials. The winner on validation is trained once
-more by the ordinary loop and tested. `--max_epochs` makes a smaller search.
+more by the ordinary loop and tested, and so is the head as it was before the
+search. `--max_epochs` makes a smaller search.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from vision_jax import hyperband
 from vision_jax import loop
 from vision_jax import runs
 from vision_jax import writers
+from vision_jax.analysis import comparison
 
 _FACTOR = 3
 SPACE = {
@@ -54,12 +56,9 @@ def main(argv: list[str]) -> None:
   planned = sum(count for rungs in hyperband.brackets(
       args.max_epochs, _FACTOR) for count, _ in rungs)
   best = max(trials, key=lambda row: row['score']) if trials else None
-  tested = None
+  tested = ()
   if len(trials) == planned:
-    # The folder is the winner's own: another search has another winner.
-    folder = pathlib.Path(args.runs) / f'winner-{best["setting"]}'
-    loop.train(winner(config, best['values'], args.max_epochs), folder)
-    tested = tables.result_row(folder)
+    tested = _test(config, best, args)
   writers.write_csv(out / 'trials.csv', [
       {**{k: v for k, v in row.items() if k != 'values'}, **row['values']}
       for row in trials])
@@ -117,6 +116,29 @@ def winner(config, values: dict, epochs: int):
       callbacks__patience=10)
 
 
+def _test(config, best, args):
+  """Trains the winner and the head before the search.
+
+  Returns:
+    Their rows of numbers on the test split, and the comparison of the two.
+  """
+  tuned = winner(config, best['values'], args.max_epochs)
+  untuned = config_lib.replace(
+      tuned, model__head=config.model.head,
+      optimizer__learning_rate=config.optimizer.learning_rate)
+  root = pathlib.Path(args.runs)
+  # The folder is the winner's own: another search has another winner.
+  folders = {f'winner, setting {best["setting"]}':
+                 root / f'winner-{best["setting"]}',
+             'before the search': root / 'untuned'}
+  for each, folder in zip((tuned, untuned), folders.values(), strict=True):
+    loop.train(each, folder)
+  rows = [{'head': name, **tables.result_row(folder)}
+          for name, folder in folders.items()]
+  return rows, comparison.compare(*folders.values(), fields=(
+      'model.head', 'optimizer.learning_rate'))
+
+
 def search(run: runs.Run, path: pathlib.Path, args, *, limit: int):
   """Runs what is left of the search; returns the rows of all finished trials.
 
@@ -161,18 +183,16 @@ def _make_advance(run: runs.Run, seed: int):
 
   A setting of an earlier process starts anew, which comes to the same.
   """
-  data, live = head_trials.load(run), {}
+  start, train_on = head_trials.make(
+      head_trials.load(run), classes=len(run.dataset.class_names),
+      batch_size=run.config.train.batch_size)
+  live = {}
   def advance(number, values, epochs):
-    if number not in live:
-      start, advance_one = head_trials.make(
-          data, head(values), learning_rate=values['learning_rate'],
-          classes=len(run.dataset.class_names),
-          batch_size=run.config.train.batch_size, seed=seed + number)
-      live[number] = start(), advance_one
-    progress, advance_one = live[number]
-    progress = advance_one(progress, epochs)
-    live[number] = progress, advance_one
-    return progress.best
+    setting = head_trials.Setting(
+        head(values), values['learning_rate'], seed + number)
+    progress = live[number] if number in live else start(setting)
+    live[number] = train_on(setting, progress, epochs)
+    return live[number].best
   return advance
 
 
@@ -197,13 +217,18 @@ validation accuracy of a trial.
       {'setting': row['setting'], 'epochs': row['epochs'],
        'validation accuracy': row['score'], **row['values']}
       for row in ranked])
-  if tested is None:
+  if not tested:
     return text + '\nThe search is not complete: no winner has been tested.\n'
+  rows, found = tested
   return text + f"""
-The winner, setting {best['setting']}, trained anew by the ordinary loop with
-early stopping, on the test images that the search never saw:
+The winner, setting {best['setting']}, and the head as it was before the search,
+both trained anew by the ordinary loop with early stopping, on the test images
+that the search never saw:
 
-{tables.markdown([tested])}"""
+{tables.markdown(rows)}
+Paired, the winner gains {found.accuracy.estimate:+.4f} [{found.accuracy.low:+.4f},
+{found.accuracy.high:+.4f}] of accuracy (n = {found.n}, McNemar p = {found.test.p_value:.2g}).
+"""
 
 
 if __name__ == '__main__':

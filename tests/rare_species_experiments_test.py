@@ -10,6 +10,7 @@ from configs import rare_species as rare_species_config
 from experiments import rare_species
 from experiments import rare_species_filters
 from experiments import rare_species_report
+from experiments import rare_species_rows
 from experiments import rare_species_screening
 from vision_jax import config as config_lib
 from vision_jax import config_io
@@ -31,7 +32,7 @@ def make_outputs(skill, seed=0, n=80):
 
 
 def test_a_row_holds_every_number_with_its_interval():
-  row = rare_species_report.number_row('sound', make_outputs(2.0), NAMES)
+  row = rare_species_rows.number_row('sound', make_outputs(2.0), NAMES)
   for name in ('accuracy', 'macro_f1', 'balanced_accuracy', 'auc_macro_ovr',
                'auc_micro_keras', 'log_loss'):
     assert row[f'{name}_low'] < row[name] < row[f'{name}_high']
@@ -45,15 +46,39 @@ def test_wrong_mass_is_what_other_phyla_get():
       NAMES, ('', ''), np.array([0, 3]),
       np.array([[0.4, 0.3, 0.2, 0.1], [0.5, 0.0, 0.25, 0.25]]))
   np.testing.assert_allclose(
-      rare_species_report.wrong_mass(predictions), [0.3, 0.5])
+      rare_species_rows.wrong_mass(predictions), [0.3, 0.5])
 
 
 def test_pairs_say_what_was_removed_and_added():
   answers = {'sound': make_outputs(1.0), 'better': make_outputs(4.0)}
-  row, = rare_species_report.paired_rows(answers, NAMES)
-  assert row['name'] == 'better' and row['accuracy gained'] > 0
-  assert row['cross-phylum mistakes removed'] > row['added']
-  assert row['wrong-phylum mass gained'] < 0
+  row, = rare_species_rows.paired_rows(answers, NAMES)
+  assert row['name'] == 'better' and row['accuracy_gained'] > 0
+  assert row['removed'] > row['added']
+  assert row['mass_gained_low'] < row['mass_gained'] < 0
+
+
+def test_the_words_about_phyla_follow_the_numbers():
+  rows = [{'name': name, 'cross_phylum': count} for name, count in (
+      ('sound', 9), ('fusion', 1), ('hierarchical head', 9), ('modern', 2))]
+  change = {'mass_gained': -0.02, 'mass_gained_low': -0.03,
+            'mass_gained_high': 0.01}
+  fusion, head = rare_species_report.taxonomy_lines(rows, [
+      {'name': 'fusion', 'removed': 9, 'added': 1, 'p': 0.02, **change},
+      {'name': 'modern', 'removed': 8, 'added': 1, 'p': 0.04, **change},
+      {'name': 'hierarchical head', 'removed': 2, 'added': 2, 'p': 1.0,
+       **change, 'mass_gained_high': -0.01}]).splitlines()
+  assert ('fusion: 1 cross-phylum mistakes, `sound` 9; 9 removed, 1 added: '
+          'fewer, significantly so (McNemar p = 0.02)') in fusion
+  assert 'about as much probability (-0.0200 [-0.0300, +0.0100])' in fusion
+  assert '2 removed, 2 added: no fewer. Other phyla get less' in head
+
+
+def test_a_cold_start_is_called_so():
+  say = rare_species_report.duration
+  assert '90 s from a cold start' in say(90, 80, cold=True, before=0, runs=13)
+  warm = say(90, 80, cold=True, before=2, runs=13)
+  assert 'cold' not in warm and '2 of 13 runs' in warm and '80 s' in warm
+  assert 'cold' not in say(90, 80, cold=False, before=0, runs=13)
 
 
 def test_the_runs_differ_in_what_they_are_about():
@@ -66,7 +91,7 @@ def test_the_runs_differ_in_what_they_are_about():
   assert set(config_io.changes(found['published'], other)) == {
       'published.preprocess_of'}
   soup = config_io.changes(found['modern'], found['modern, rate / 2'])
-  assert set(soup) == {'optimizer.learning_rate', 'report.figures'}
+  assert set(soup) == {'optimizer.learning_rate'}
   own = dict(rare_species.settings(args, 'vgg16', first=False))
   assert set(own) == {'sound', 'published', 'modern',
                       'published, preprocessing of vgg16'}

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import run_helpers
+from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import features
 from vision_jax import loop
@@ -142,6 +143,32 @@ def test_training_from_cached_features_equals_training_through_the_encoder(
   for a, b in zip(*rows, strict=True):
     for name, value in a.items():
       np.testing.assert_allclose(b[name], value, atol=1e-5, err_msg=name)
+
+
+def test_a_step_from_cached_features_carries_no_encoder(tmp_path, monkeypatch):
+  config = run_helpers.make_config(
+      model__frozen='^encoder/', optimizer__ema_decay=0.9, loss__l2=1e-3)
+  run = runs.build(config)
+  whole = runs.init_state(run)
+  stores = features.make_stores(run, whole)
+  state = features.detach(run, whole, stores)
+  for tree in (state.params, state.ema, state.best['params']):
+    assert tree.keys() == {'head'}
+  joined = features.attach(state, whole)
+  assert joined.variables().keys() == whole.variables().keys()
+  jax.tree.map(np.testing.assert_array_equal, joined.variables(),
+               whole.variables())
+  jax.tree.map(np.testing.assert_array_equal, joined.best, whole.best)
+  images = features.Stores(run.store, (run.store,))
+  assert features.detach(run, whole, images) is whole
+  saved = []
+  monkeypatch.setattr(checkpoint, 'save', lambda manager, step, tree, **_: (
+      saved.append(tree['state'])))
+  loop.train(config, tmp_path / 'run')
+  assert saved and all('encoder' not in state.params for state in saved)
+  exported = checkpoint.load_weights(tmp_path / 'run')
+  jax.tree.map(np.testing.assert_array_equal, exported['params']['encoder'],
+               jax.device_get(whole.params['encoder']))
 
 
 def test_the_encoder_never_sees_an_image_twice(tmp_path, monkeypatch):

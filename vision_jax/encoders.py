@@ -91,7 +91,8 @@ def _open(source: str, data):
 def _features(run: runs.Run, state) -> np.ndarray:
   """Runs the encoder over all images; float32 [n, d]."""
   # A frozen encoder ran before, or runs once for all that come after.
-  store = features.make_stores(run, state).evaluation
+  store = features.make_evaluation_store(
+      run, state, (run.config.train.split, 'validation', 'test'))
   embed = (_head(run) if 'features' in store.arrays
            else run.task.embed or _encoder(run))
   @jax.jit

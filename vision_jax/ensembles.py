@@ -81,7 +81,8 @@ def answers(
   if variables is not None:
     state = state.replace(**variables)
   state = runs.replicate(run, state)
-  store = features.make_stores(run, state).evaluation
+  splits = ('validation', 'test')
+  store = features.make_evaluation_store(run, state, splits)
   if hide_context:
     gather = store.gather
     store = store._replace(gather=lambda arrays, inputs: {
@@ -89,7 +90,7 @@ def answers(
         if name != 'context'})
   step = runs.make_eval_step(run, store)
   return {split: runs.evaluate(run, state, split, store, step)
-          for split in ('validation', 'test')}
+          for split in splits}
 
 
 def average_weights(folders: Sequence[str | pathlib.Path]) -> dict[str, Any]:

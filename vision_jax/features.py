@@ -2,7 +2,9 @@
 
 The features of the split members, and of each fixed augmented view of the
 training images, take the place of the images behind the same interface.
-Training from them equals training through the encoder.
+Training from them equals training through the encoder, and a step that does not
+need the encoder's weights does not carry them through its guard, its averages
+and its checkpoints either.
 """
 
 import hashlib
@@ -39,18 +41,61 @@ def make_stores(run: runs.Run, state: task_lib.TrainState) -> Stores:
       value for name, value in config.augment.items() if name != 'views')
   mixes = config.augment.mixup_alpha or config.augment.cutmix_alpha
   fixed = not augments or (config.augment.views and not mixes)
-  if not (config.train.cache_features and run.task.encode and fixed):
+  if not (_cacheable(run) and fixed):
     return Stores(run.store, (run.store,))
-  splits = run.dataset.splits
-  used = np.sort(np.concatenate(
-      [splits[name] for name in (config.train.split, 'validation', 'test')]))
-  evaluation = _encode(run, state, used, view=None)
   if not augments:
+    evaluation = make_evaluation_store(
+        run, state, (config.train.split, 'validation', 'test'))
     return Stores(evaluation, (evaluation,))
-  views = range(config.augment.views)
-  members = splits[config.train.split]
+  # No epoch sees a training image as it is.
+  evaluation = make_evaluation_store(run, state, ('validation', 'test'))
+  members = run.dataset.splits[config.train.split]
   return Stores(evaluation, tuple(
-      _encode(run, state, members, view=view) for view in views))
+      _encode(run, state, members, view=view)
+      for view in range(config.augment.views)))
+
+
+def make_evaluation_store(
+    run: runs.Run, state: task_lib.TrainState, splits: tuple[str, ...],
+) -> batches.Store:
+  """Returns a store of the unaugmented features of `splits`, else of images."""
+  if not _cacheable(run):
+    return run.store
+  members = np.concatenate([run.dataset.splits[name] for name in splits])
+  return _encode(run, state, np.sort(members), view=None)
+
+
+def _cacheable(run: runs.Run) -> bool:
+  return bool(run.config.train.cache_features and run.task.encode)
+
+
+def detach(
+    run: runs.Run, state: task_lib.TrainState, stores: Stores,
+) -> task_lib.TrainState:
+  """Returns a state of step 0 without the encoder whose features are cached.
+
+  It changes nothing where batches are images.
+  """
+  if 'features' not in stores.training[0].arrays:
+    return state
+  return runs.replicate(run, run.task.start({
+      name: {k: v for k, v in getattr(state, name).items() if k != 'encoder'}
+      for name in ('params', 'batch_stats')}))
+
+
+def attach(
+    state: task_lib.TrainState, whole: task_lib.TrainState,
+) -> task_lib.TrainState:
+  """Returns a trained state with the encoder of `whole` where it has none.
+
+  The optimizer's state stays that of the rest: the encoder never moved.
+  """
+  return state.replace(
+      params={**whole.params, **state.params},
+      batch_stats={**whole.batch_stats, **state.batch_stats},
+      ema={**whole.params, **state.ema} if state.ema else {},
+      best={name: {**getattr(whole, name), **tree}
+            for name, tree in state.best.items()})
 
 
 def _encode(run, state, members, *, view) -> batches.Store:
@@ -80,8 +125,11 @@ def _encode(run, state, members, *, view) -> batches.Store:
       'features': kept[[place[name] for name in wanted]],
       'position': position,
       **batches.by_row(run.store.arrays, slice(None))})
-  return run.store._replace(
-      arrays=arrays, gather=_gather, feed=lambda rows: {'id': rows})
+  def feed(rows):
+    if position[rows].min() < 0:
+      raise ValueError('rows whose features this store does not hold')
+    return {'id': rows}
+  return run.store._replace(arrays=arrays, gather=_gather, feed=feed)
 
 
 def _names(run, members, view) -> list[str]:
@@ -96,17 +144,18 @@ def _compute(run, state, members, view) -> np.ndarray:
   """Runs the encoder over `members`; float32 [n, ...] in their order."""
 
   @jax.jit
-  def encode(state, arrays, inputs, view):
+  def show(arrays, inputs, view):
     batch = run.store.gather(arrays, inputs)
     if view is not None:
       batch['image'] = runs.augment_images(run, batch, view)
-    return run.task.encode(state, batch)
+    return batch
 
-  # As an argument, so that one compiled program serves all views.
+  # Apart, so that the encoder compiles once for all views and for none.
+  encode = jax.jit(run.task.encode)
   view = None if view is None else np.int32(view)
   index = batches.eval_batches(members, run.config.train.eval_batch_size)
   chunks = [
-      np.asarray(encode(state, run.store.arrays, inputs, view))[
+      np.asarray(encode(state, show(run.store.arrays, inputs, view)))[
           :int(mask.sum())]
       for inputs, mask in runs.stream(run, run.store, index)]
   return np.concatenate(chunks)

@@ -20,6 +20,7 @@ from vision_jax import checkpoint
 from vision_jax import features
 from vision_jax import guard as guard_lib
 from vision_jax import interrupt
+from vision_jax import optim
 from vision_jax import pretraining
 from vision_jax import refine
 from vision_jax import results
@@ -121,6 +122,7 @@ def fit(
   """
   config, length = run.config, run.info.steps_per_epoch
   seen = {}
+  whole, state = state, features.detach(run, state, stores)
   tree = {'state': state, 'sums': runs.start_sums(run)}
   tree = checkpoint.restore(manager, tree) or tree
   writer = writers.make_writer(folder, config, step=int(tree['state'].step))
@@ -161,7 +163,7 @@ def fit(
       if request.stop:
         interrupt.leave(manager, folder)
   writer.close()
-  return tree['state'], seen
+  return features.attach(tree['state'], whole), seen
 
 
 def _run_epoch(
@@ -195,7 +197,8 @@ def _run_epoch(
       guard_lib.check(guard, last_good=good)
       writer.started()
     if before is not None and config.optimizer.accumulate == 1:
-      guard_lib.check_moved(before, state.params, run.task.trainable)
+      guard_lib.check_moved(
+          before, state.params, optim.among(run.task.trainable, state.params))
     # The last step of an epoch is saved after its evaluation, not before.
     if (save or request.stop) and step + 1 < end:
       checkpoint.save(manager, step + 1, {'state': state, 'sums': sums})

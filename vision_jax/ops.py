@@ -209,9 +209,18 @@ def dropout(x, key, *, rate):
   Sixteen random bits an entry, so the probability is `rate` to within 2^-17;
   the scale is exact for it. A Threefry block yields four entries instead of
   the one of `jax.random.bernoulli`: 10 ms against 72 ms for 4.2 million.
+
+  Args:
+    x: any shape.
+    key: of the draws, one an entry.
+    rate: in [0, 1); traced, it lets one program serve many rates.
   """
-  keep = max(1, round((1.0 - rate) * 2**16))
+  if isinstance(rate, jax.Array):
+    keep = jnp.maximum(jnp.round((1.0 - rate) * 2**16), 1).astype(jnp.uint32)
+  else:
+    keep = max(1, round((1.0 - rate) * 2**16))
   count = lax.iota(jnp.uint32, -(-x.size // 4) * 2)
   words = extend_random.threefry_2x32(jax.random.bits(key, (2,)), count)
   bits = lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:x.size]
-  return jnp.where(bits.reshape(x.shape) < keep, x * (2**16 / keep), 0)
+  scale = jnp.asarray(2**16 / keep, x.dtype)
+  return jnp.where(bits.reshape(x.shape) < keep, x * scale, 0)

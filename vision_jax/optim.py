@@ -99,7 +99,8 @@ def make_optimizer(
         optimizer, config.accumulate).gradient_transformation()
   labels = jax.tree.map(lambda t: 'moved' if t else 'frozen', trainable)
   return optax.partition(
-      {'moved': optimizer, 'frozen': optax.set_to_zero()}, labels)
+      {'moved': optimizer, 'frozen': optax.set_to_zero()},
+      lambda params: among(labels, params))
 
 
 def scale_by_depth(
@@ -168,6 +169,17 @@ def trainable_mask(params: Any, frozen: str) -> Any:
         f'config.model.frozen={frozen!r} matches no parameter. There are: '
         f'{", ".join(names[:8])}{" ..." if len(names) > 8 else ""}')
   return mask
+
+
+def among(tree: Any, params: Any) -> Any:
+  """Returns `tree` without the top-level modules that `params` lacks.
+
+  Training from cached features carries no encoder, see `features.detach`. One
+  value for all stays as it is.
+  """
+  if not isinstance(tree, dict):
+    return tree
+  return {name: tree[name] for name in params}
 
 
 def path_name(path: tuple[Any, ...]) -> str:

@@ -116,6 +116,8 @@ class Task(NamedTuple):
       where it does not exist or has to run every step.
     table: (arrays) -> columns of a prediction table by name, each [n].
     report: (Outcome) -> entries of `result.json`; writes tables and figures.
+    start: (variables) -> TrainState of step 0 with these weights, those of the
+      encoder left out where its features are cached; None where `encode` is.
     embed: (state, batch) -> features [B, d] that the last layer takes, or None
       where the task has no last layer to refine.
   """
@@ -128,6 +130,7 @@ class Task(NamedTuple):
   encode: Callable[[TrainState, Batch], jax.Array] | None
   table: Callable[[dict[str, np.ndarray]], dict[str, Any]]
   report: Callable[[Outcome], dict[str, Any]]
+  start: Callable[[dict[str, Any]], TrainState] | None = None
   embed: Callable[[TrainState, Batch], jax.Array] | None = None
   generator: Generator | None = None
   preview: Callable[[pathlib.Path, TrainState, int], None] | None = None

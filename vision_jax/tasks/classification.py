@@ -51,9 +51,9 @@ def make(
     blank = {'image': jnp.zeros((1, *info.input_shape)), 'label': jnp.zeros(1)}
     return model.init(
         key, blank['image'], train=False, **inputs_of(blank, None))
-  shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
+  shapes = jax.eval_shape(random_variables, jax.random.key(0))
   pattern = classifiers.frozen_pattern(config.model, stages)
-  trainable = optim.trainable_mask(shapes, pattern)
+  trainable = optim.trainable_mask(shapes['params'], pattern)
   optimizer = optim.make_optimizer(
       config.optimizer, trainable=trainable, epochs=config.train.epochs,
       steps_per_epoch=info.steps_per_epoch, stages=stages)
@@ -63,11 +63,20 @@ def make(
   sums = metrics.averages('loss', 'accuracy')
   objective = objectives.make(config, info)
 
-  def init(key):
+  def start(variables):
     return task_lib.create_state(
-        load(runtime.once(random_variables, key)), optimizer,
-        keep_ema=config.optimizer.ema_decay > 0,
+        variables, optimizer, keep_ema=config.optimizer.ema_decay > 0,
         keep_best=config.callbacks.restore_best)
+
+  def init(key):
+    if not config.model.weights:
+      return start(runtime.once(random_variables, key))
+    # The encoder's weights are loaded; to draw them first would only take
+    # long to compile.
+    drawn = runtime.once(
+        lambda key: _without_encoder(random_variables(key)), key)
+    return start(load({
+        name: {**tree, **drawn[name]} for name, tree in shapes.items()}))
 
   def logits_of(variables, batch, *, train, key=None, **options):
     options |= inputs_of(batch, key)
@@ -81,14 +90,15 @@ def make(
           variables, prepare(batch['image']), train=train, **options)
 
   def train_step(state, batch, key):
+    moves = optim.among(trainable, state.params)
     def loss_of(params):
-      params = optim.stop_frozen(params, trainable)
+      params = optim.stop_frozen(params, moves)
       logits, updated = logits_of(
           {'params': params, 'batch_stats': state.batch_stats}, batch,
           train=True, key=key, mutable=['batch_stats'])
       total, each = objective(logits, batch, state.step)
       if config.loss.l2:
-        total += config.loss.l2 * losses.kernel_squares(params, trainable)
+        total += config.loss.l2 * losses.kernel_squares(params, moves)
       right = (logits.argmax(-1) == batch['label']).astype(jnp.float32)
       return total, ({'loss': each, 'accuracy': right}, updated)
     grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
@@ -130,11 +140,16 @@ def make(
   return task_lib.Task(
       init=init, train_step=train_step, train_sums=sums, eval_step=eval_step,
       summarize=summarize, trainable=trainable,
-      encode=encode if cacheable else None,
+      start=start, encode=encode if cacheable else None,
       embed=None if parents else embed, table=table,
       report=functools.partial(
           reports.classification, class_names=names, table=table,
           with_figures=config.report.figures, with_guard=config.report.guard))
+
+
+def _without_encoder(variables):
+  return {name: {module: tree[module] for module in tree if module != 'encoder'}
+          for name, tree in variables.items()}
 
 
 def _parents(config, names) -> tuple[int, ...]:
