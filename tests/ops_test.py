@@ -2,6 +2,7 @@
 
 import os
 
+import flax.linen as nn
 import hypothesis
 from hypothesis import strategies as st
 import jax
@@ -16,6 +17,7 @@ from vision_jax import cpu_conv
 from vision_jax import ops
 from vision_jax import winograd
 from vision_jax import xla_flags
+from vision_jax.models import layers
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _few = hypothesis.settings(
@@ -252,3 +254,52 @@ def test_dropout_takes_keys_of_every_implementation():
 def test_freed_memory_is_kept_where_glibc_is():
   assert allocator.keep_freed_memory() == (
       allocator.platform.libc_ver()[0] == 'glibc')
+
+
+@_few
+@hypothesis.given(
+    shape=st.sampled_from([(7, 5), (3, 4, 5, 2), (2, 6, 1)]),
+    offset=st.sampled_from([0.0, 30.0]))
+def test_batch_norm(shape, offset):
+  def plain(x, scale, bias):
+    axes = tuple(range(x.ndim - 1))
+    return scale * (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-3) + bias
+  x = _draw(*shape) + offset
+  size = shape[-1:]
+  _assert_equal(lambda *args: ops.batch_norm(*args, 1e-3)[0], plain, x,
+                _draw(*size, seed=1), _draw(*size, seed=2))
+  _, mean, variance = ops.batch_norm(x, jnp.ones(size), jnp.zeros(size), 1e-3)
+  axes = tuple(range(x.ndim - 1))
+  np.testing.assert_allclose(mean, np.mean(x, axes), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(variance, np.var(x, axes), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'use_scale': False, 'use_bias': False}, {'dtype': jnp.bfloat16}])
+def test_layer_of_batch_norm_is_linens(options):
+  x = _draw(4, 3, 3, 5) + 2.0
+  def outcome(layer):
+    module = layer(use_running_average=False, momentum=0.8, epsilon=1e-3,
+                   use_fast_variance=False, **options)
+    variables = module.init(jax.random.key(0), x)
+    y, updated = module.apply(variables, x, mutable=['batch_stats'])
+    resting = layer(use_running_average=True, epsilon=1e-3, **options)
+    return variables, y, updated, resting.apply({**variables, **updated}, x)
+  got, expected = outcome(layers.BatchNorm), outcome(nn.BatchNorm)
+  tolerance = 2e-2 if options.get('dtype') else 1e-5
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      np.float32(a), np.float32(b), rtol=tolerance, atol=tolerance),
+               got, expected)
+  assert got[1].dtype == expected[1].dtype
+
+
+def test_gradient_of_a_gradient_through_batch_norm():
+  def penalty(normalise):
+    def squares(x):
+      slope = jax.grad(lambda x: jnp.sin(normalise(x)).sum())(x)
+      return jnp.square(slope).sum()
+    return jax.grad(squares)(_draw(6, 3))
+  plain = lambda x: (x - x.mean(0)) / jnp.sqrt(x.var(0) + 1e-3)
+  ours = lambda x: ops.batch_norm(x, jnp.ones(3), jnp.zeros(3), 1e-3)[0]
+  np.testing.assert_allclose(
+      penalty(ours), penalty(plain), rtol=1e-3, atol=1e-3)

@@ -203,6 +203,53 @@ def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
       x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(x, scale, bias, epsilon):
+  """Normalises [..., C] over all but the last axis, as BatchNorm in training.
+
+  The gradient keeps x alone and passes over it twice; the derived one writes
+  and reads the centred and the normalised x as well. The statistics serve
+  moving averages and have no gradient. Source: Ioffe & Szegedy 2015,
+  arXiv:1502.03167, the equations of section 3.
+
+  Args:
+    x: [..., C].
+    scale: [C].
+    bias: [C].
+    epsilon: added to the variance.
+
+  Returns:
+    The normalised x, and its mean and (biased) variance, both [C] and float32.
+  """
+  return _batch_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _batch_norm_forward(x, scale, bias, epsilon):
+  axes = tuple(range(x.ndim - 1))
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  mean = wide.mean(axes)
+  variance = jnp.square(wide - mean).mean(axes)
+  inverse = lax.rsqrt(variance + epsilon)
+  y = ((wide - mean) * (scale * inverse) + bias).astype(x.dtype)
+  return (y, mean, variance), (x, mean, inverse, scale)
+
+
+def _batch_norm_backward(epsilon, residuals, gradients):
+  del epsilon  # Within `inverse`.
+  x, mean, inverse, scale = residuals
+  axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+  g, centred = gradients[0].astype(mean.dtype), x.astype(mean.dtype) - mean
+  d_bias = g.sum(axes)
+  d_scale = (g * centred).sum(axes) * inverse
+  dx = (g - d_bias / count - centred * (inverse * d_scale / count)) * (
+      scale * inverse)
+  return (dx.astype(x.dtype), d_scale.astype(scale.dtype),
+          d_bias.astype(scale.dtype))
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
 def dropout(x, key, *, rate):
   """Zeroes entries of `x` with probability `rate`, scales up the others.
 

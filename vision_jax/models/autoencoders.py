@@ -126,10 +126,9 @@ class Doubling(nn.Module):
   """3x3 transposed convolution in steps of 2: [B, 2H, 2W, features].
 
   PyTorch's with padding 1 and output padding 1, and laid out as
-  `layers.ConvTranspose` is. Each 2x2 block of the result sees 2x2 pixels of
-  the input, so one convolution gives all four, a block in the channels. Its
-  gradients take .15 s where the transposed form's take 2.1 s (32x16x16x128 to
-  64 channels, two CPU cores).
+  `layers.ConvTranspose` is. The four pixels of each 2x2 block of the result see
+  one, two, two and four pixels of the input, so four small convolutions take
+  its place, without a product by zero.
   """
   features: int
   dtype: Any = jnp.float32
@@ -141,17 +140,15 @@ class Doubling(nn.Module):
         'kernel', nn.initializers.lecun_normal(),
         (3, 3, channels, self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     # Even rows see entry 1 of the kernel at their own pixel; odd rows entry 0
-    # at their own and entry 2 at the next. Entry 3 is zero.
-    entries = jnp.array([[1, 0], [3, 2]])
-    kernel = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    kernel = kernel[entries][:, :, entries].transpose(0, 2, 4, 1, 3, 5)
-    kernel = kernel.reshape(2, 2, channels, 4 * self.features)
-    x = ops.conv(x.astype(self.dtype), kernel.astype(self.dtype),
-                 padding=((0, 1), (0, 1)))
-    x = x.reshape(batch, height, width, 2, 2, self.features)
-    x = x.transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(batch, 2 * height, 2 * width, self.features)
+    # at their own and entry 2 at the next.
+    entries = (slice(1, 2), slice(0, 3, 2))
+    rows = [jnp.stack([
+        ops.conv(x, kernel[entries[i], entries[j]], padding=((0, i), (0, j)))
+        for j in (0, 1)], axis=3) for i in (0, 1)]
+    x = jnp.stack(rows, axis=2).reshape(
+        batch, 2 * height, 2 * width, self.features)
     return x + bias.astype(self.dtype)
 
 

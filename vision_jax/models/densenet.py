@@ -57,7 +57,7 @@ class DenseNet(spec.Backbone):
   def forward(self, x, *, train, head):
     conv = functools.partial(layers.Conv, use_bias=False, dtype=self.dtype)
     norm = functools.partial(
-        nn.BatchNorm, use_running_average=not train, momentum=0.99,
+        layers.BatchNorm, use_running_average=not train, momentum=0.99,
         epsilon=1.001e-5, use_fast_variance=False, dtype=self.dtype)
     x = conv(
         64, (7, 7), strides=(2, 2), padding=((3, 3), (3, 3)),

@@ -154,7 +154,7 @@ class EfficientNet(spec.Backbone):
         layers.Conv, use_bias=False, kernel_init=_KERNEL_INIT,
         dtype=self.dtype)
     norm = functools.partial(
-        nn.BatchNorm, use_running_average=not train, momentum=0.99,
+        layers.BatchNorm, use_running_average=not train, momentum=0.99,
         epsilon=1e-3, use_fast_variance=False, dtype=self.dtype)
     activation = nn.relu6 if self.lite else nn.swish
     if not self.lite:

@@ -51,8 +51,8 @@ class ClassNorm(nn.Module):
   def __call__(
       self, x: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
     if not self.classes:
-      return nn.BatchNorm(use_running_average=not train, **_NORM)(x)
-    x = nn.BatchNorm(use_running_average=not train, use_scale=False,
+      return layers.BatchNorm(use_running_average=not train, **_NORM)(x)
+    x = layers.BatchNorm(use_running_average=not train, use_scale=False,
                      use_bias=False, **_NORM)(x)
     embed = lambda init, name: nn.Embed(
         self.classes, x.shape[-1], embedding_init=init, name=name)(labels)
@@ -140,7 +140,7 @@ class Discriminator(nn.Module):
       if i == 1:
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
       if i and self.norm == 'batch':
-        x = nn.BatchNorm(use_running_average=not train, **_NORM)(x)
+        x = layers.BatchNorm(use_running_average=not train, **_NORM)(x)
       x = nn.leaky_relu(x, _SLOPE)
       x = layers.Dropout(self.dropout)(x, train=train)
     logits = self._bounded(nn.Dense(1, kernel_init=_INIT), train)(

@@ -94,7 +94,7 @@ class Head(nn.Module):
         x = nn.relu(nn.Dense(
             argument, dtype=self.dtype, kernel_init=self.kernel_init)(x))
       elif name == 'batch_norm':
-        x = nn.BatchNorm(
+        x = layers.BatchNorm(
             use_running_average=not train, momentum=0.99, epsilon=1e-3,
             dtype=self.dtype)(x)
       elif name == 'dropout':

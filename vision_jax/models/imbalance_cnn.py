@@ -46,7 +46,7 @@ class Encoder(nn.Module):
           padding=((padding, padding),) * 2, kernel_init=_INIT,
           dtype=self.dtype, name=f'conv{i}')(x)
       if self.batch_norm:
-        x = nn.BatchNorm(
+        x = layers.BatchNorm(
             use_running_average=not train, momentum=0.9, epsilon=1e-5,
             dtype=self.dtype, name=f'norm{i}')(x)
       if min(x.shape[1:3]) < 3:

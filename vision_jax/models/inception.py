@@ -33,7 +33,7 @@ class Unit(nn.Module):
     x = layers.Conv(
         self.features, self.kernel_size, strides=self.strides,
         padding=self.padding, use_bias=False, dtype=self.dtype, name='conv')(x)
-    return nn.relu(nn.BatchNorm(
+    return nn.relu(layers.BatchNorm(
         use_running_average=not self.train, momentum=0.9, epsilon=1e-3,
         use_fast_variance=False, dtype=self.dtype, name='bn')(x))
 

@@ -116,6 +116,30 @@ class Cosines(nn.Module):
     return self.scale * (x / norm(x, 1)) @ (kernel / norm(kernel, 0))
 
 
+class BatchNorm(nn.BatchNorm):
+  """`nn.BatchNorm` over all but the last axis, through `ops.batch_norm`.
+
+  Parameters, statistics and attributes are those of the base class. The
+  variance is always that of centred values.
+  """
+  use_fast_variance: bool = False
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    if self.use_running_average or self.is_initializing():
+      return super().__call__(x)
+    size = x.shape[-1]
+    read = lambda kind, name: self.get_variable(kind, name)
+    scale = read('params', 'scale') if self.use_scale else jnp.ones(size)
+    bias = read('params', 'bias') if self.use_bias else jnp.zeros(size)
+    y, *found = ops.batch_norm(
+        x.astype(self.dtype or x.dtype), scale, bias, self.epsilon)
+    for name, value in zip(('mean', 'var'), found, strict=True):
+      moving = read('batch_stats', name)
+      self.put_variable('batch_stats', name, self.momentum * moving + (
+          1 - self.momentum) * jax.lax.stop_gradient(value))
+    return y
+
+
 class Dropout(nn.Module):
   """Dropout with probability `rate`, drawn from the stream 'dropout'."""
   rate: float

@@ -63,7 +63,7 @@ class MobileNetV2(spec.Backbone):
   def forward(self, x, *, train, head):
     conv = functools.partial(layers.Conv, use_bias=False, dtype=self.dtype)
     norm = functools.partial(
-        nn.BatchNorm, use_running_average=not train,
+        layers.BatchNorm, use_running_average=not train,
         momentum=0.9 if self.torch else 0.999,
         epsilon=1e-5 if self.torch else 1e-3, use_fast_variance=False,
         dtype=self.dtype)

@@ -76,7 +76,7 @@ class ResNet(spec.Backbone):
     conv = functools.partial(
         layers.Conv, use_bias=not self.torch, dtype=self.dtype)
     norm = functools.partial(
-        nn.BatchNorm, use_running_average=not train,
+        layers.BatchNorm, use_running_average=not train,
         momentum=0.9 if self.torch else 0.99,
         epsilon=1e-5 if self.torch else 1.001e-5, use_fast_variance=False,
         dtype=self.dtype)
