@@ -119,7 +119,7 @@ def streamed(examples: int, folder: str, repeats: int) -> dict[str, float]:
     feed = runs.stream(run_, run_.store, rows)
     step = runs.make_train_step(run_, run_.store)
     state = runs.init_state(run_)
-    carry = (state, *runs.start_sums(run_, state))
+    carry = state, runs.start_sums(run_), runs.start_guard(run_, state)
     seconds = []
     for _ in range(repeats + 1):
       began = time.perf_counter()

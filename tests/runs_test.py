@@ -18,7 +18,7 @@ def make_step(**fields):
   rows, mask = batches.train_indices(
       run.dataset.splits['train'], 8, seed=0, step=0, remainder='pad')
   state = runs.init_state(run)
-  carry = (state, *runs.start_sums(run, state))
+  carry = state, runs.start_sums(run), runs.start_guard(run, state)
   return runs.make_train_step(run, run.store), (
       *carry, run.store.arrays, run.store.feed(rows), mask, 0)
 
