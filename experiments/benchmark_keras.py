@@ -9,9 +9,11 @@ Keras, so import this module only where the peer runs.
 import os
 from typing import Any
 
-# Before Keras is imported, which reads it then.
+# Before Keras and TensorFlow are imported, which read them then. XLA's flags
+# are ours: TensorFlow is timed without them, as its users have it.
 os.environ['KERAS_BACKEND'] = 'tensorflow'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
+os.environ.pop('XLA_FLAGS', None)
 
 import keras
 import numpy as np

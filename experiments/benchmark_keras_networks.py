@@ -9,6 +9,7 @@ import math
 
 from keras import Model
 from keras import layers
+import tensorflow as tf
 
 from experiments import benchmark_keras_backbones as backbones
 
@@ -103,10 +104,22 @@ def _conv(x, features):
     x = _relu(x)
   sizes = (*features[-2::-1], 3)
   for i, n in enumerate(sizes):
-    x = layers.Conv2DTranspose(n, 3, 2, name=f'decoder.Doubling_{i}')(x)
-    x = layers.Cropping2D(((1, 0), (1, 0)))(x)
+    x = Doubling(n, 3, 2, padding='same', name=f'decoder.Doubling_{i}')(x)
     x = layers.Activation('relu' if i + 1 < len(sizes) else 'sigmoid')(x)
   return x
+
+
+class Doubling(layers.Conv2DTranspose):
+  """Twice as many pixels, cut off in front where Keras cuts off behind.
+
+  A cropping layer does the same in one and a half times the time.
+  """
+
+  def call(self, x):
+    batch, height, width = tf.shape(x)[0], 2 * x.shape[1], 2 * x.shape[2]
+    return self.bias + tf.nn.conv2d_transpose(
+        x, self.kernel, (batch, height, width, self.filters), 2,
+        ((0, 0), (1, 0), (1, 0), (0, 0)))
 
 
 def _imbalance_encoder(x):

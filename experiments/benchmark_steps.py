@@ -187,7 +187,8 @@ def summarize(
     if 'error' in side:
       row[f'{form}_error'] = side['error']
       continue
-    low, middle, high = np.quantile(side['seconds'], (0.25, 0.5, 0.75))
+    low, middle, high = np.quantile(
+        side['seconds'], (0.25, 0.5, 0.75)).tolist()
     medians[form] = middle
     row |= {f'{form}_ms': 1e3 * middle, f'{form}_ms_low': 1e3 * low,
             f'{form}_ms_high': 1e3 * high,
