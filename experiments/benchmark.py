@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
                       help='endtoend: names of trainings')
   parser.add_argument('--rounds', type=int, default=1,
                       help='endtoend: later runs of each side')
+  parser.add_argument('--workers', default='0,2',
+                      help='endtoend: processes that decode for PyTorch')
   parser.add_argument('--out', default='experiments/results/benchmark')
   return parser
 

@@ -131,3 +131,20 @@ def test_evaluated_batches_pad_least(n, times, best):
     assert size == best
   assert batches.least_padding(splits, largest=128, multiple=8) % 8 == 0
   assert batches.least_padding({'test': (5, 1)}, largest=1, multiple=1) == 1
+
+
+def test_rows_of_a_mapped_file_are_those_of_the_array(tmp_path):
+  images = np.random.default_rng(0).integers(
+      0, 256, (9, 3, 4, 2)).astype(np.uint8)
+  np.save(tmp_path / 'images.npy', images)
+  mapped = np.load(tmp_path / 'images.npy', mmap_mode='r')
+  rows = np.array([8, 0, 3, 3])
+  np.testing.assert_array_equal(batches.read_rows(mapped, rows), images[rows])
+  # A part of a mapping has another beginning.
+  np.testing.assert_array_equal(
+      batches.read_rows(mapped[2:], rows[1:]), images[2:][rows[1:]])
+  np.testing.assert_array_equal(batches.read_rows(images, rows), images[rows])
+  with open(tmp_path / 'images.npy', 'r+b') as file:
+    file.truncate(200)
+  with pytest.raises(errors.DataError, match='ends within image 8'):
+    batches.read_rows(mapped, rows)

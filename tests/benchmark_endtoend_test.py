@@ -95,7 +95,8 @@ def test_the_faster_peer_counts_and_the_report_says_so(monkeypatch, tmp_path):
   fake_sides(monkeypatch, peer_steps=7)
   job = benchmark_endtoend.JOBS['gan']
   found = benchmark_endtoend.measure(
-      job, str(tmp_path / 'data'), tmp_path, rounds=2)
+      job, str(tmp_path / 'data'), tmp_path, rounds=2,
+      workers=(0, 2))
   assert found['peer_workers'] == 2 and len(found['later']) == 2
   text = benchmark_endtoend.report({
       'machine': 'm',
@@ -111,7 +112,7 @@ def test_unequal_work_is_refused(monkeypatch, tmp_path):
   with pytest.raises(benchmark_endtoend.JobError, match="'steps': 6"):
     benchmark_endtoend.measure(
         benchmark_endtoend.JOBS['gan'], str(tmp_path / 'data'), tmp_path,
-        rounds=1)
+        rounds=1, workers=(0,))
 
 
 def test_every_job_is_a_config_with_these_fields():
