@@ -160,11 +160,12 @@ def search(run: runs.Run, path: pathlib.Path, args, *, limit: int):
       return done[number, epochs]
     if len(rows) == planned:
       raise Limit
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     score = advance(number, values, epochs)
     rows.append({
         'setting': number, 'epochs': epochs, 'score': score, 'values': values,
-        'seconds': time.perf_counter() - began, 'about': about})
+        'seconds': time.perf_counter() - began,
+        'cpu_seconds': time.process_time() - worked, 'about': about})
     writers.write_text(
         path, ''.join(json.dumps(row) + '\n' for row in rows))
     print(f'{len(rows)}: {values}, {epochs} epochs, {score:.4f}', flush=True)
@@ -200,15 +201,19 @@ def _text(argv, args, trials, planned, best, tested, seconds) -> str:
   brackets = '; '.join(
       ', '.join(f'{count} for {epochs}' for count, epochs in rungs)
       for rungs in hyperband.brackets(args.max_epochs, _FACTOR))
-  spent = sum(row['seconds'] for row in trials)
+  spent, worked = (sum(row[name] for row in trials)
+                   for name in ('seconds', 'cpu_seconds'))
   text = f"""# Hyperband over the head on `{args.data}`, {args.model}
 
 Command: `python -m experiments.rare_species_search {shlex.join(argv)}`
 
 Machine: {tables.machine()}. **{len(trials)} of {planned} trials finished**, in
-{spent:.0f} s; this command took {seconds:.0f} s. Brackets (trials for epochs):
-{brackets}. The space has {len(points())} points; the objective is the best
-validation accuracy of a trial.
+{worked:.0f} s of processor time, {spent:.0f} s by the clock; this command took
+{seconds:.0f} s, what was cached before left out.
+
+Brackets (trials for epochs): {brackets}. The space has {len(points())} points;
+the objective is the best validation accuracy of a trial. A program is compiled
+for each pair of widths after rounding up, not for each trial.
 """
   if best is None:
     return text
@@ -226,8 +231,9 @@ both trained anew by the ordinary loop with early stopping, on the test images
 that the search never saw:
 
 {tables.markdown(rows)}
-Paired, the winner gains {found.accuracy.estimate:+.4f} [{found.accuracy.low:+.4f},
-{found.accuracy.high:+.4f}] of accuracy (n = {found.n}, McNemar p = {found.test.p_value:.2g}).
+Paired, the winner gains {found.accuracy.estimate:+.4f} of accuracy
+[{found.accuracy.low:+.4f}, {found.accuracy.high:+.4f}] (n = {found.n}, McNemar
+p = {found.test.p_value:.2g}).
 """
 
 

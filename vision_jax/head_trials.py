@@ -24,6 +24,7 @@ from vision_jax import imbalance_losses
 from vision_jax import losses
 from vision_jax import ops
 from vision_jax import runs
+from vision_jax import runtime
 from vision_jax.data import batches
 from vision_jax.models import heads
 from vision_jax.models import layers
@@ -110,7 +111,6 @@ def make(data: Data, *, classes: int, batch_size: int) -> tuple[
   weights = jnp.asarray(imbalance_losses.inverse_weights(
       np.bincount(labels, minlength=classes)), jnp.float32)
 
-  @functools.partial(jax.jit, static_argnums=0)
   def init(specs, key):
     variables = heads.Head(classes, specs).init(
         key, data.train[0, :1], train=False)
@@ -124,7 +124,8 @@ def make(data: Data, *, classes: int, batch_size: int) -> tuple[
         _epoch, heads.Head(classes, specs), optimizer, weights))
 
   def start(setting):
-    carry = init(setting.specs, jax.random.key(setting.seed))
+    carry = runtime.once(
+        functools.partial(init, setting.specs), jax.random.key(setting.seed))
     return Progress(0, *jax.device_get(carry), 0.0)
 
   def advance(setting, progress, epochs):
