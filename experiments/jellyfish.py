@@ -11,6 +11,7 @@ The default fits two CPU cores (32 px, fewer steps); `--full` is the study's
 """
 
 import argparse
+import json
 import pathlib
 import shlex
 import sys
@@ -116,7 +117,16 @@ def _images(run: runs.Run, split: str):
 
 
 def measure(run: runs.Run, folder, reals, extractor, args):
-  """Returns a row of measures for each checkpoint, and the final weights'."""
+  """Returns a row of measures for each checkpoint, and the final weights'.
+
+  They are kept in the run folder: a comparison that goes on repeats none.
+  """
+  about = {'extractor': extractor.name, 'samples': args.samples}
+  path = folder / 'measures.json'
+  if path.is_file():
+    kept = json.loads(path.read_text())
+    if kept['about'] == about:
+      return kept['rows']
   tree = {'state': runs.init_state(run),
           'sums': runs.replicate(run, run.task.train_sums.empty())}
   last = results.read(folder)['steps']
@@ -130,6 +140,7 @@ def measure(run: runs.Run, folder, reals, extractor, args):
       fakes = gan_reports.draw(
           run.task.generator, load(), count=args.samples, seed=run.config.seed)
       rows.append({'step': step, **compare(extractor.rows(fakes), reals)})
+  writers.write_json(path, {'about': about, 'rows': rows})
   return rows
 
 
