@@ -84,15 +84,19 @@ def _publish(config):
 
 
 def _modernize(config):
-  """What this little data needs."""
+  """What this little data needs.
+
+  Chosen on the jellyfish by 266 steps at 32 px with seed 9, which no report
+  uses: kernel distance .230, and .290 with R1 of .1 and 5e-4 in BatchNorm's
+  place. All of DiffAugment, with spectral norm or with none, left the
+  discriminator at chance (loss 1.37 of 1.39), for it sees few images here; a
+  longer run may want them: config.gan.diff_augment, norm and r1.
+  """
   config.augment.flip_horizontal = config.data.source != 'digits'
   config.optimizer.name = 'adam'
-  config.optimizer.learning_rate = 2e-4
+  config.optimizer.learning_rate = 4e-4
   config.optimizer.ema_decay = 0.995
   config.model.dropout = 0.0
-  config.gan.norm = 'spectral'
   config.gan.conditional = True
   config.gan.label_noise = 0.0
-  config.gan.diff_augment = ('color', 'translation', 'cutout')
-  config.gan.r1 = 0.1
-  config.gan.r1_every = 4
+  config.gan.diff_augment = ('translation',)

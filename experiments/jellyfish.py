@@ -11,6 +11,7 @@ The default fits two CPU cores (32 px, fewer steps); `--full` is the study's
 """
 
 import argparse
+import json
 import pathlib
 import shlex
 import sys
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> None:
   if args.full:
     args.size, args.steps = 64, 6400
   out = pathlib.Path(args.out)
+  command = f'python -m experiments.jellyfish {shlex.join(argv)}'
   extractor = extractors.make(args.extractor, weights=args.weights)
   rows, curves, reals = [], [], {}
   for seed in range(args.seeds):
@@ -60,13 +62,14 @@ def main(argv: list[str]) -> None:
       rows.append({**about, **points[-1], 'seconds': result['seconds']})
       if not seed:
         draw(run, folder, out, protocol)
-  writers.write_csv(out / 'table.csv', rows)
-  writers.write_csv(out / 'curves.csv', curves)
-  jellyfish_report.draw_curves(curves, out / 'kid.png')
-  writers.write_text(out / 'report.md', jellyfish_report.report(
-      f'python -m experiments.jellyfish {shlex.join(argv)}', args, rows,
-      extractor=extractor.name, machine=tables.machine(),
-      images={name: len(x) for name, x in reals.items()}))
+      # After every run: a comparison that is stopped leaves its report.
+      writers.write_csv(out / 'table.csv', rows)
+      writers.write_csv(out / 'curves.csv', curves)
+      jellyfish_report.draw_curves(curves, out / 'kid.png')
+      writers.write_text(out / 'report.md', jellyfish_report.report(
+          command, args, rows, extractor=extractor.name,
+          machine=tables.machine(),
+          images={name: len(x) for name, x in reals.items()}))
   print((out / 'report.md').read_text())
 
 
@@ -99,8 +102,9 @@ def make_config(args, protocol: str, seed: int):
   config.gan.generator_features = _FEATURES[-(args.size // 8).bit_length():]
   config.data.exclude_pattern = gan.get_config(
       f'data={args.data}').data.exclude_pattern
-  length = modes.describe(config)['steps_per_epoch']
-  epochs = -(-args.steps // length)
+  # The study's last batch of an epoch is smaller; here all see the same.
+  config.train.remainder = 'drop'
+  epochs = -(-args.steps // modes.describe(config)['steps_per_epoch'])
   every = max(1, epochs // args.points)
   return config_lib.replace(
       config, train__epochs=epochs, train__max_steps=args.steps,
@@ -113,17 +117,30 @@ def _images(run: runs.Run, split: str):
 
 
 def measure(run: runs.Run, folder, reals, extractor, args):
-  """Returns a row of measures for each checkpoint of a run, the last last."""
-  template = runs.init_state(run)
-  tree = {'state': template,
+  """Returns a row of measures for each checkpoint, and the final weights'.
+
+  They are kept in the run folder: a comparison that goes on repeats none.
+  """
+  about = {'extractor': extractor.name, 'samples': args.samples}
+  path = folder / 'measures.json'
+  if path.is_file():
+    kept = json.loads(path.read_text())
+    if kept['about'] == about:
+      return kept['rows']
+  tree = {'state': runs.init_state(run),
           'sums': runs.replicate(run, run.task.train_sums.empty())}
+  last = results.read(folder)['steps']
+  states = {last: lambda: runs.load_state(run.task, run.config, folder)}
   rows = []
   with checkpoint.open_manager(folder, run.config.checkpoint) as manager:
-    for step in sorted(manager.all_steps()):
-      state = checkpoint.restore(manager, tree, step=step)['state']
+    for step in manager.all_steps():
+      states[step] = lambda step=step: checkpoint.restore(
+          manager, tree, step=step)['state']
+    for step, load in sorted(states.items()):
       fakes = gan_reports.draw(
-          run.task.generator, state, count=args.samples, seed=run.config.seed)
+          run.task.generator, load(), count=args.samples, seed=run.config.seed)
       rows.append({'step': step, **compare(extractor.rows(fakes), reals)})
+  writers.write_json(path, {'about': about, 'rows': rows})
   return rows
 
 

@@ -33,13 +33,17 @@ def verdicts(rows) -> list[str]:
         (row for row in rows if row['protocol'] == name),
         key=lambda row: row['seed'])
     old, new = pick(worse), pick(better)
+    count = min(len(old), len(new))
+    if not count:
+      continue  # A comparison that was stopped.
+    old, new = old[:count], new[:count]
     apart = all(b['kid_high'] < a['kid_low'] for a, b in zip(old, new))
     words = (f'`{better}` {"has" if apart else "does not have"} a lower kernel '
              f'distance than `{worse}` outside both intervals')
-    if len(old) > 1:
+    if count > 1:
       gap = stats.mean_interval(
           np.array([b['kid'] for b in new]) - [a['kid'] for a in old])
-      words += (f' in every seed; mean difference over {len(old)} seeds '
+      words += (f' in every seed; mean difference over {count} seeds '
                 f'{gap.estimate:+.3g} [{gap.low:+.3g}, {gap.high:+.3g}]')
     lines.append(f'- {words}.')
   return lines

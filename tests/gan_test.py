@@ -14,6 +14,7 @@ from vision_jax import loop
 from vision_jax import players
 from vision_jax import runs
 from vision_jax import task as task_lib
+from vision_jax.models import gan
 from vision_jax.models import layers
 
 INFO = task_lib.Info(('a', 'b'), (8, 8, 3), steps_per_epoch=4)
@@ -104,6 +105,18 @@ def test_no_gradient_reaches_the_other_player(still, mover, monkeypatch):
   moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)),
                        before.params[mover], after.params[mover])
   assert any(jax.tree.leaves(moved))
+
+
+def test_black_has_the_small_slope():
+  """Of leaky ReLU at exactly zero, as in Keras and PyTorch."""
+  judge = gan.PointDiscriminator((3, 4))
+  black = jnp.zeros((1, 1, 1, 2))
+  variables = judge.init(jax.random.key(0), black, None, train=False)
+  slopes = jax.grad(lambda v: judge.apply(v, black, None, train=False)[0])(
+      variables)['params']['Dense_0']['bias']
+  second, last = (variables['params'][f'Dense_{i}']['kernel'] for i in (1, 2))
+  np.testing.assert_allclose(
+      slopes, 0.2 * 0.2 * (second @ last)[:, 0], rtol=1e-5)
 
 
 def test_published_training_rests_batch_norm_and_dropout():

@@ -162,9 +162,10 @@ def test_one_published_step(monkeypatch):
       d_loss.item(), abs=1e-6)
   assert float(ours['generator_loss']) == pytest.approx(
       g_loss.item(), abs=5e-5)
-  # Adamax's first step is nearly a sign: rounding turns a few of them. Seed 5
-  # reaches 1e-6 and .014; XLA's plain convolutions 1e-6 and .016.
-  for name, share in (('discriminator', 1e-3), ('generator', 2e-2)):
+  # Adamax's first step is nearly a sign, and one leaky ReLU of the
+  # discriminator that rounding turns moves a sample's gradient by 1/200: seed 5
+  # reaches 0 for both, PyTorch's own float32 7e-6 and .024.
+  for name, share in (('discriminator', 1e-3), ('generator', 6e-3)):
     new = np.concatenate([np.ravel(x) for x in jax.tree.leaves(
         after.params[name])])
     twin = np.concatenate([x.detach().numpy().ravel() for x in leaves[name]])

@@ -39,6 +39,12 @@ def check_range(head: str, bounds: tuple[float, float]) -> None:
         f"{tuple(bounds)}: set config.model.target='signed'")
 
 
+def _leaky_relu(x: jax.Array) -> jax.Array:
+  # At exactly zero, where black pixels and padding end up before any bias has
+  # moved, Keras and PyTorch have the small slope and `nn.leaky_relu` the other.
+  return jnp.where(x > 0, x, _SLOPE * x)
+
+
 class ClassNorm(nn.Module):
   """BatchNorm whose scale and shift depend on the class where there are any.
 
@@ -141,7 +147,7 @@ class Discriminator(nn.Module):
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
       if i and self.norm == 'batch':
         x = layers.BatchNorm(use_running_average=not train, **_NORM)(x)
-      x = nn.leaky_relu(x, _SLOPE)
+      x = _leaky_relu(x)
       x = layers.Dropout(self.dropout)(x, train=train)
     logits = self._bounded(nn.Dense(1, kernel_init=_INIT), train)(
         x.reshape(len(x), -1))[:, 0]
@@ -171,7 +177,7 @@ class PointGenerator(nn.Module):
     del labels, train  # The same for every class and in both modes.
     x = latents
     for features in self.features:
-      x = nn.leaky_relu(nn.Dense(features)(x), _SLOPE)
+      x = _leaky_relu(nn.Dense(features)(x))
     height, width, channels = self.shape
     x = nn.Dense(height * width * channels)(x)
     return jnp.tanh(x).reshape(-1, *self.shape)
@@ -187,5 +193,5 @@ class PointDiscriminator(nn.Module):
     del labels, train
     x = x.reshape(len(x), -1)
     for features in self.features:
-      x = nn.leaky_relu(nn.Dense(features)(x), _SLOPE)
+      x = _leaky_relu(nn.Dense(features)(x))
     return nn.Dense(1)(x)[:, 0]
