@@ -4,6 +4,7 @@ import sys
 import types
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from configs import rare_species as rare_species_config
@@ -113,6 +114,16 @@ def test_filtered_runs_are_compared_on_the_same_images(monkeypatch):
                       for end in ('', '_low', '_high')}})
   row = rare_species_filters.row_of('circle', {'circle': 'a', 'none': 'b'})
   assert row['against none'] == -0.1 and row['McNemar p'] == 0.02
+
+
+def test_masks_that_hide_nothing_are_counted(tmp_path):
+  for name, value in (('a', 255), ('b/c', 0), ('b/d', 255)):
+    path = tmp_path / f'{name}.png'
+    path.parent.mkdir(exist_ok=True)
+    mask = np.full((4, 4), 255, np.uint8)
+    mask[0, 0] = value
+    Image.fromarray(mask).save(path)
+  assert rare_species_filters.count_whole(tmp_path) == (2, 3)
 
 
 def test_cleanvision_is_no_hard_dependency(monkeypatch):
