@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
       writers.write_csv(out / 'curves.csv', curves)
       jellyfish_report.draw_curves(curves, out / 'kid.png')
       writers.write_text(out / 'report.md', jellyfish_report.report(
-          command, args, rows, extractor=extractor.name,
+          command, args, rows, curves, extractor=extractor.name,
           machine=tables.machine(),
           images={name: len(x) for name, x in reals.items()}))
   print((out / 'report.md').read_text())

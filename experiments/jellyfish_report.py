@@ -8,6 +8,9 @@ from experiments import tables
 from vision_jax import stats
 from vision_jax.analysis import figures
 
+# The later of two should be the better.
+_PAIRS = (('published', 'sound'), ('sound', 'modern'))
+
 
 def draw_curves(rows, path: pathlib.Path) -> None:
   """Draws the kernel distance of the first seed over the steps."""
@@ -28,7 +31,7 @@ def verdicts(rows) -> list[str]:
   also by the Student interval of the paired difference over seeds.
   """
   lines = []
-  for worse, better in (('published', 'sound'), ('sound', 'modern')):
+  for worse, better in _PAIRS:
     pick = lambda name: sorted(
         (row for row in rows if row['protocol'] == name),
         key=lambda row: row['seed'])
@@ -49,8 +52,27 @@ def verdicts(rows) -> list[str]:
   return lines
 
 
-def report(command: str, args, rows, *, extractor, machine, images) -> str:
-  """Returns the Markdown report; every number comes from `rows`."""
+def along(curves) -> list[str]:
+  """Says at which measured steps a protocol beats the one before it."""
+  found = {(row['protocol'], row['seed'], row['step']): row for row in curves}
+  lines = []
+  for worse, better in _PAIRS:
+    both = sorted(key[1:] for key in found
+                  if key[0] == better and (worse, *key[1:]) in found)
+    won = [step for seed, step in both
+           if found[better, seed, step]['kid_high']
+           < found[worse, seed, step]['kid_low']]
+    if both:
+      lines.append(
+          f'- On the way `{better}` is lower than `{worse}` outside both '
+          f'intervals at {len(won)} of {len(both)} measured points: '
+          f'{", ".join(map(str, won)) or "none"}.')
+  return lines
+
+
+def report(
+    command: str, args, rows, curves, *, extractor, machine, images) -> str:
+  """Returns the Markdown report; every number comes from its rows."""
   names = ('protocol', 'seed', 'step', 'kid', 'kid_low', 'kid_high', 'fd',
            'precision', 'recall', 'density', 'coverage', 'fakes_nearer',
            'n_fake', 'n_real', 'seconds')
@@ -68,7 +90,7 @@ def report(command: str, args, rows, *, extractor, machine, images) -> str:
 Command: `{command}`
 
 Machine: {machine}; training took {sum(r['seconds'] for r in rows):.0f} s in
-all. All runs see the same {images['train']} originals for {args.steps} steps
+all, beside other work. All runs see the same {images['train']} originals for {args.steps} steps
 of 16.{smaller} Features: {extractor}. The distances compare {args.samples}
 samples with the training images; they are no FID, whose features are
 Inception's. `kid` has its 95 % jackknife interval over images. `fakes_nearer`
@@ -76,7 +98,7 @@ is the share of (sample, test image) pairs in which the sample lies nearer to
 the training set: .5 is honest, 1 is a copy (n = {images['test']} test images).
 
 {table}
-{chr(10).join(verdicts(rows))}
+{chr(10).join(verdicts(rows) + along(curves))}
 
 ![](kid.png)
 
