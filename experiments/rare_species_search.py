@@ -160,12 +160,11 @@ def search(run: runs.Run, path: pathlib.Path, args, *, limit: int):
       return done[number, epochs]
     if len(rows) == planned:
       raise Limit
-    began, worked = time.perf_counter(), time.process_time()
+    began = time.perf_counter()
     score = advance(number, values, epochs)
     rows.append({
         'setting': number, 'epochs': epochs, 'score': score, 'values': values,
-        'seconds': time.perf_counter() - began,
-        'cpu_seconds': time.process_time() - worked, 'about': about})
+        'seconds': time.perf_counter() - began, 'about': about})
     writers.write_text(
         path, ''.join(json.dumps(row) + '\n' for row in rows))
     print(f'{len(rows)}: {values}, {epochs} epochs, {score:.4f}', flush=True)
@@ -201,15 +200,15 @@ def _text(argv, args, trials, planned, best, tested, seconds) -> str:
   brackets = '; '.join(
       ', '.join(f'{count} for {epochs}' for count, epochs in rungs)
       for rungs in hyperband.brackets(args.max_epochs, _FACTOR))
-  spent, worked = (sum(row[name] for row in trials)
-                   for name in ('seconds', 'cpu_seconds'))
+  spent = sum(row['seconds'] for row in trials)
+  median = np.median([row['seconds'] for row in trials]) if trials else 0.0
   text = f"""# Hyperband over the head on `{args.data}`, {args.model}
 
 Command: `python -m experiments.rare_species_search {shlex.join(argv)}`
 
 Machine: {tables.machine()}. **{len(trials)} of {planned} trials finished**, in
-{worked:.0f} s of processor time, {spent:.0f} s by the clock; this command took
-{seconds:.0f} s, what was cached before left out.
+{spent:.0f} s by the clock, pauses for other work included: the median trial took
+{median:.1f} s. This command took {seconds:.0f} s, what was cached before left out.
 
 Brackets (trials for epochs): {brackets}. The space has {len(points())} points;
 the objective is the best validation accuracy of a trial. A program is compiled
