@@ -3,6 +3,7 @@
     python -m experiments.benchmark
     python -m experiments.benchmark --only=unet,gan --repeats=20
     python -m experiments.benchmark --what=input
+    python -m experiments.benchmark --what=endtoend --root=../shared/data
 
 `--what=steps` (the default) times every workload of the five studies;
 `input`, whether data keeps up with the step; `scaling`, time and memory
