@@ -209,7 +209,7 @@ def interval_plot(
     handles.append(ax.axhline(
         height, color='0.35', linewidth=1, label=name,
         linestyle=('--', ':', '-.')[i % 3]))
-  if gap >= 0.05 * (xs[-1] - xs[0]):
+  if gap >= 0.08 * (xs[-1] - xs[0]):
     ax.set_xticks(xs, [f'{x:g}' for x in xs])
   ax.set(xlabel=xlabel, ylabel=ylabel)
   ax.grid(alpha=0.3)
