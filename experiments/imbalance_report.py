@@ -147,7 +147,7 @@ def write(cells: list[imbalance_cells.Cell], args, argv: list[str]) -> None:
 Command: `python -m experiments.imbalance {shlex.join(argv)}`
 
 Machine: {tables.machine()}. The {len(cells)} settings took {seconds:.0f} s
-in all, {args.workers} at a time.
+in all, each timed by itself; up to {args.workers} train side by side.
 Budget: {args.pixels} pixels (the study: 227), {args.epochs} epochs (50), first
 rate {args.rate:g} (0.001), {args.seeds} seeds (1).
 
