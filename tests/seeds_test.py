@@ -38,12 +38,8 @@ def train_alone(run, tmp_path_factory):
   return found
 
 
-@pytest.mark.parametrize('batching', ['vmap', 'unroll'])
-def test_equal_to_separate_runs(run, alone, batching):
-  test = run.dataset.splits['test']
-  trained = seeds.train(
-      run, [seeds.Variant(seed) for seed in _SEEDS], watched={'test': test},
-      batching=batching)
+def _assert_same_numbers(trained, alone):
+  """Compares variants with the (rows, result) of a run of each."""
   for i, (rows, result) in enumerate(alone):
     for row, together in zip(rows, trained.rows, strict=True):
       for name in ('train_loss', 'train_accuracy'):
@@ -51,6 +47,15 @@ def test_equal_to_separate_runs(run, alone, batching):
     for name in ('loss', 'accuracy', 'log_loss'):
       assert trained.rows[-1][f'test_{name}'][i] == pytest.approx(
           result['test'][name], abs=1e-5)
+
+
+@pytest.mark.parametrize('batching', ['vmap', 'unroll'])
+def test_equal_to_separate_runs(run, alone, batching):
+  test = run.dataset.splits['test']
+  trained = seeds.train(
+      run, [seeds.Variant(seed) for seed in _SEEDS], watched={'test': test},
+      batching=batching)
+  _assert_same_numbers(trained, alone)
   assert len(jax.tree.leaves(trained.state.params)[0]) == len(_SEEDS)
   first, second = (seeds.take(trained, i) for i in (0, 1))
   assert (first[0].config.seed, second[0].config.seed) == _SEEDS
@@ -93,13 +98,8 @@ def test_fractions_equal_separate_runs(fractions_alone, batching):
   # More steps an epoch where there are more examples.
   assert [int(step) for step in trained.state.step] == [
       2 * each.info.steps_per_epoch for each in trained.runs] == [6, 4]
-  for i, (rows, result) in enumerate(fractions_alone):
-    for row, together in zip(rows, trained.rows, strict=True):
-      for name in ('train_loss', 'train_accuracy'):
-        assert together[name][i] == pytest.approx(row[name], abs=1e-5)
-    for name in ('loss', 'accuracy', 'log_loss'):
-      assert trained.rows[-1][f'test_{name}'][i] == pytest.approx(
-          result['test'][name], abs=1e-5)
+  _assert_same_numbers(trained, fractions_alone)
+  for i, (_, result) in enumerate(fractions_alone):
     assert result['examples']['train'] == len(
         trained.runs[i].dataset.splits['train'])
 
