@@ -113,6 +113,8 @@ def test_describe_counts_the_autoencoder(tmp_path):
     (['--config=configs/transfer.py:modle=b1'], "did you mean 'model'"),
     (['--config=configs/transfer.py', '--config.data.rot=x'], '"root"'),
     (['--config=configs/transfer.py', '--config.trian.epochs=2'], '"train"'),
+    (['--config=configs/transfer.py', '--config.data.rot=x'],
+     '''no field: 'rot' Did you mean "root" instead of "rot"?'''),
     (['--config=configs/transfer.py', '--config.optimizer.name=adm'],
      "did you mean 'adam'"),
     (['--config=configs/transfer.py:data=butterflies'], 'VISION_JAX_DATA'),

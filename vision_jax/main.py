@@ -104,7 +104,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError) as error:
-    print(f'Error: --config.… names no field: {error}', file=sys.stderr)
+    # A KeyError quotes the one that it was raised from, line breaks included:
+    # of those that name the nearest field, the first raised is the clearest.
+    reasons = []
+    while error:
+      reasons.append(' '.join(map(str, error.args)))
+      error = error.__context__
+    named = [reason for reason in reasons if 'Did you mean' in reason]
+    reason = ' '.join((named[-1] if named else reasons[0]).split())
+    print(f'Error: --config.… names no field: {reason}', file=sys.stderr)
     sys.exit(2)
 
 
