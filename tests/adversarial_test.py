@@ -116,7 +116,39 @@ def test_color_keeps_the_mean_but_for_brightness():
   assert 0.5 - 1e-3 <= spread.min() < 0.55 and 1.45 < spread.max() < 1.5 + 1e-3
 
 
+PARTS = ('color', 'translation', 'cutout')
+
+
+def test_a_change_of_probability_zero_is_none_and_of_one_is_all():
+  images = jax.random.uniform(KEY, (20, 8, 8, 3), minval=-1.0)
+  change = lambda p: diff_augment.sometimes(KEY, images, PARTS, p)
+  np.testing.assert_array_equal(change(0.0), images)
+  np.testing.assert_array_equal(
+      change(1.0), diff_augment.apply(KEY, images, PARTS))
+
+
+def test_a_probability_is_the_share_of_images_that_a_change_meets():
+  images = jax.random.uniform(KEY, (2000, 4, 4, 3), minval=-1.0)
+  changed = np.asarray(diff_augment.sometimes(KEY, images, ('color',), 0.3))
+  share = (changed != images).any((1, 2, 3)).mean()
+  assert share == pytest.approx(0.3, abs=0.05)
+  # Each of several changes meets images of its own.
+  changed = np.asarray(
+      diff_augment.sometimes(KEY, images, ('color', 'cutout'), 0.3))
+  cut = (changed == 0).all(-1).any((1, 2))
+  plain = (changed == images).all(-1).any((1, 2))
+  assert (cut & plain).any() and (cut & ~plain).any()
+
+
+def test_a_gradient_passes_changes_made_sometimes():
+  images = jax.random.uniform(KEY, (50, 8, 8, 3), minval=-1.0)
+  slope = jax.grad(lambda x: diff_augment.sometimes(
+      KEY, x, PARTS, 0.5).sum())(images)
+  assert np.isfinite(slope).all()
+  assert (np.abs(slope).sum((1, 2, 3)) > 0).all()
+
+
 def test_names_of_changes_are_checked():
-  assert diff_augment.check(('color',)) == ('color',)
+  assert diff_augment.check('gan.diff_augment', ('color',)) == ('color',)
   with pytest.raises(ValueError, match='cutout'):
-    diff_augment.check(('cutuot',))
+    diff_augment.check('gan.ada_augment', ('cutuot',))

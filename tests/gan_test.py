@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from vision_jax import adversarial
@@ -223,6 +224,52 @@ def test_a_conditional_generator_heeds_its_label():
   assert task.generator.classes == 2
 
 
+@pytest.mark.parametrize('sign,start,end', [
+    (1.0, 0.5, 0.54), (0.2, 0.5, 0.46), (1.0, 0.99, 1.0), (-1.0, 0.02, 0.0),
+    (0.6, 0.5, 0.5)])
+def test_the_probability_follows_how_sure_the_discriminator_is(
+    sign, start, end):
+  fields = small_config(
+      gan__ada_augment=('color',), gan__ada_target=0.6,
+      gan__ada_images=100).gan
+  state = task_lib.create_state(
+      {'params': {}, 'batch_stats': {'ada': {'probability': start}}},
+      optax.identity(), keep_ema=False, keep_best=False)
+  after = players.adapt_augmentation(
+      fields, state, jnp.float32(sign), jnp.float32(4))
+  assert float(after.batch_stats['ada']['probability']) == pytest.approx(end)
+
+
+@pytest.mark.parametrize('target,expected', [
+    (-1.5, [4 / 6, 1.0, 1.0]), (1.5, [0.0, 0.0, 0.0])])
+def test_the_probability_moves_in_the_step_and_stays_one(target, expected):
+  config = small_config(
+      gan__ada_augment=('color', 'translation', 'cutout'),
+      gan__ada_target=target, gan__ada_images=6)
+  task = runs.make_task(config, INFO)
+  state, step = task.init(jax.random.key(1)), jax.jit(task.train_step)
+  for i, probability in enumerate(expected):
+    before = state.params['generator']
+    state, sums = step(state, make_batch(), jax.random.key(i))
+    assert float(state.batch_stats['ada']['probability']) == pytest.approx(
+        probability)
+    assert float(sums.compute()['augment_probability']) == pytest.approx(
+        probability)
+    # A gradient reaches the generator through the changes.
+    moved = jax.tree.map(
+        lambda a, b: bool(jnp.any(a != b)), before, state.params['generator'])
+    assert all(jax.tree.leaves(moved))
+
+
+def test_at_probability_zero_the_discriminator_moves_as_without():
+  plain, adaptive = (
+      one_step(small_config(gan__ada_augment=parts))[2]
+      for parts in ((), ('color', 'cutout')))
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+      plain.params['discriminator'], adaptive.params['discriminator'])
+
+
 class Killed(Exception):
   """Stands for the end of the process."""
 
@@ -231,6 +278,8 @@ def test_resume_is_bit_exact_for_both_players_and_the_average(
     tmp_path, monkeypatch):
   config = small_config(
       optimizer__ema_decay=0.9, gan__lecam=0.1, gan__norm='spectral',
+      gan__ada_augment=('color', 'cutout'), gan__ada_images=100,
+      gan__ada_target=-1.5,
       data__source='procedural', data__procedural_examples=24,
       data__image_size=(8, 8), data__channels=3,
       data__validation_fraction=0.0, train__epochs=2, train__remainder='drop',

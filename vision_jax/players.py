@@ -61,6 +61,8 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
     if config.gan.lecam:
       variables['batch_stats']['lecam'] = {
           'real': jnp.zeros(()), 'fake': jnp.zeros(())}
+    if config.gan.ada_augment:
+      variables['batch_stats']['ada'] = {'probability': jnp.zeros(())}
     return variables
 
   def play(name, params, stats, *inputs, key, train):
@@ -171,6 +173,29 @@ def remember_logits(
   old = state.batch_stats['lecam']
   new = optax.incremental_update(means, old, 1 - _LECAM_DECAY)
   return state.replace(batch_stats={**state.batch_stats, 'lecam': new})
+
+
+def adapt_augmentation(
+    fields: ml_collections.ConfigDict, state: task_lib.TrainState,
+    sign: jax.Array, images: jax.Array) -> task_lib.TrainState:
+  """Moves the probability of ADA's changes by a batch's share.
+
+  Up where the discriminator is surer of real images than `ada_target`, down
+  where it is less sure. Source: Karras et al. 2020, arXiv:2006.06676, section
+  3.1, there every four batches.
+
+  Args:
+    fields: The node `config.gan`.
+    state: After the discriminator's update.
+    sign: Mean sign of its logits of real images, [], 1 = all called real.
+    images: Number of those images, [].
+  """
+  if not fields.ada_augment:
+    return state
+  step = jnp.sign(sign - fields.ada_target) * images / fields.ada_images
+  probability = state.batch_stats['ada']['probability'] + step
+  return state.replace(batch_stats={
+      **state.batch_stats, 'ada': {'probability': probability.clip(0.0, 1.0)}})
 
 
 def _make_optimizers(config, info):

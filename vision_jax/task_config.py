@@ -22,6 +22,9 @@ def gan() -> ml_collections.ConfigDict:
       r1_every=1,  # Steps between two such penalties.
       lecam=0.0,  # Weight of the LeCam regulariser.
       diff_augment=(),  # color, translation, cutout: on all that D sees.
+      ada_augment=(),  # The same parts, each with a probability that adapts:
+      ada_target=0.6,  # to keep the mean sign of real logits here,
+      ada_images=6000,  # from 0 to 1 in this many images at the soonest.
       discriminator_steps=1,  # Updates of D for one of G.
       discriminator_rate=1.0,  # Its learning rate as a multiple of G's.
       preview_epochs=5,  # Epochs between sample grids; 0 = none.

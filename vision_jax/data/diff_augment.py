@@ -53,14 +53,14 @@ def cutout(key: Key, images: jax.Array) -> jax.Array:
 _PARTS = {'color': color, 'translation': translation, 'cutout': cutout}
 
 
-def check(names) -> tuple[str, ...]:
-  """Returns the names of `config.gan.diff_augment`.
+def check(field: str, names) -> tuple[str, ...]:
+  """Returns the names of the changes that `config.<field>` lists.
 
   Raises:
     ConfigError: If one is unknown.
   """
   for name in names:
-    config_lib.choose('gan.diff_augment', name, _PARTS)
+    config_lib.choose(field, name, _PARTS)
   return tuple(names)
 
 
@@ -68,4 +68,26 @@ def apply(key: Key, images: jax.Array, names: tuple[str, ...]) -> jax.Array:
   """Applies the named changes in their order; () is none."""
   for i, name in enumerate(names):
     images = _PARTS[name](jax.random.fold_in(key, i), images)
+  return images
+
+
+def sometimes(
+    key: Key, images: jax.Array, names: tuple[str, ...],
+    probability: jax.Array) -> jax.Array:
+  """Applies each named change to each image with a probability of its own.
+
+  Source: Karras et al. 2020, arXiv:2006.06676, section 3. At a probability of
+  0 the images stay as they are, at 1 this is `apply`.
+
+  Args:
+    key: As for `apply`.
+    images: [B, H, W, C].
+    names: The changes, in their order.
+    probability: That of a change, [].
+  """
+  for i, name in enumerate(names):
+    changed = _PARTS[name](jax.random.fold_in(key, i), images)
+    drawn = jax.random.uniform(
+        jax.random.fold_in(key, len(names) + i), (len(images), 1, 1, 1))
+    images = jnp.where(drawn < probability, changed, images)
   return images

@@ -55,14 +55,17 @@ def make(
   objective = objective or players_lib.make_objective(fields)
   players = players_lib.make(config, info)
   play = functools.partial(players.play, train=train)
-  parts = diff_augment.check(fields.diff_augment)
+  always, sometimes = (
+      diff_augment.check(f'gan.{name}', fields[name])
+      for name in ('diff_augment', 'ada_augment'))
   updates = fields.discriminator_steps
   if config.train.batch_size % updates:
     raise config_lib.ConfigError(
         f'config.train.batch_size={config.train.batch_size} does not divide '
         f'among config.gan.discriminator_steps={updates} updates.')
   sums = metrics.averages(
-      'discriminator_loss', 'generator_loss', 'real_logit', 'fake_logit')
+      'discriminator_loss', 'generator_loss', 'real_logit', 'fake_logit',
+      *(('augment_probability',) if sometimes else ()))
 
   def init(key):
     return task_lib.create_state(
@@ -79,13 +82,21 @@ def make(
   def judge(params, stats, images, labels, key):
     return play('discriminator', params, stats, images, labels, key=key)
 
+  def augment(state, images, key):
+    images = diff_augment.apply(key, images, always)
+    if not sometimes:
+      return images
+    return diff_augment.sometimes(
+        jax.random.fold_in(key, len(always)), images, sometimes,
+        state.batch_stats['ada']['probability'])
+
   def move_discriminator(state, real, labels, mask, key):
     keys = jax.random.split(key, 7)
     old = state.batch_stats['discriminator']
     fake, _ = draw(state.params['generator'],
                    state.batch_stats['generator'], labels, keys[0])
-    images = (diff_augment.apply(keys[1], real, parts),
-              diff_augment.apply(keys[2], jax.lax.stop_gradient(fake), parts))
+    images = (augment(state, real, keys[1]),
+              augment(state, jax.lax.stop_gradient(fake), keys[2]))
 
     def loss_of(params):
       real_logit, stats = judge(params, old, images[0], labels, keys[3])
@@ -103,6 +114,12 @@ def make(
     state = players_lib.remember_logits(fields, state, {
         side: losses.masked_mean(each[f'{side}_logit'], mask)
         for side in ('real', 'fake')})
+    sign = objective.real_sign * jnp.sign(each['real_logit'])
+    state = players_lib.adapt_augmentation(
+        fields, state, losses.masked_mean(sign, mask), mask.sum())
+    if sometimes:
+      each['augment_probability'] = jnp.broadcast_to(
+          state.batch_stats['ada']['probability'], mask.shape)
     return players.move(state, 'discriminator', grads, stats), each
 
   def move_generator(state, labels, mask, key):
@@ -113,7 +130,7 @@ def make(
           params, state.batch_stats['generator'], labels, keys[0])
       logits, _ = judge(
           state.params['discriminator'], state.batch_stats['discriminator'],
-          diff_augment.apply(keys[1], fake, parts), labels, keys[2])
+          augment(state, fake, keys[1]), labels, keys[2])
       loss = objective.generator(logits)
       return losses.masked_mean(loss, mask), (stats, loss)
 
