@@ -84,7 +84,9 @@ def train_indices(
   places = index * batch_size + np.arange(batch_size)
   chosen = (_epoch_order(n, seed=seed, epoch=epoch) if visits is None
             else visits(epoch))
-  return _pick(np.asarray(members)[chosen], places)
+  # Only the batch's members: all of them, every step, would add up.
+  picked, mask = _pick(chosen, places)
+  return np.asarray(members)[picked].astype(np.int32), mask
 
 
 def eval_batches(members: np.ndarray, batch_size: int
