@@ -73,6 +73,14 @@ def test_conv(batch, height, width, channels, size, strides, padding):
       lambda x, k: _plain_conv(x, k, **kwargs), x, kernel)
 
 
+def test_a_value_made_solid_is_the_same_to_the_bit():
+  x = jnp.asarray([0.0, -0.0, 1.2e-38, -3e38, jnp.inf, -jnp.inf, jnp.nan, 0.1])
+  got = np.asarray(jax.jit(cpu_conv._solid)(x))
+  np.testing.assert_array_equal(got, x)
+  np.testing.assert_array_equal(np.signbit(got[:2]), [False, True])
+  assert jax.grad(lambda x: cpu_conv._solid(x))(0.1) == 1.0
+
+
 @pytest.mark.parametrize('pixels', [32, 33])
 @pytest.mark.parametrize('padding', ['SAME', ((3, 3), (3, 3))])
 def test_strided_stem_of_seven(pixels, padding):

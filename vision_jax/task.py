@@ -175,17 +175,20 @@ def apply_gradients(
     grads: Any,
     optimizer: optax.GradientTransformation,
     *,
+    trainable: Any,
     batch_stats: Any,
     ema_decay: float) -> TrainState:
   """Returns the state after one update.
 
   The plateau's factor scales the update, which for every optimizer here is
-  the same as scaling its learning rate.
+  the same as scaling its learning rate. Leaves that `trainable`, a tree of bool
+  in the shape of the parameters, does not mark are not touched at all.
   """
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   scale = state.callbacks.rate_scale
-  updates = jax.tree.map(lambda u: u * scale.astype(u.dtype), updates)
-  params = optax.apply_updates(state.params, updates)
+  params = jax.tree.map(
+      lambda p, u, moves: p + u * scale.astype(u.dtype) if moves else p,
+      state.params, updates, trainable)
   return state.replace(
       step=state.step + 1, params=params, batch_stats=batch_stats,
       opt_state=opt_state, ema=update_ema(state, params, ema_decay))

@@ -103,7 +103,7 @@ def make(
       return total, ({'loss': each, 'accuracy': right}, updated)
     grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
     state = task_lib.apply_gradients(
-        state, grads, optimizer,
+        state, grads, optimizer, trainable=moves,
         batch_stats={**state.batch_stats, **updated.get('batch_stats', {})},
         ema_decay=config.optimizer.ema_decay)
     return state, sums.single_from_model_output(mask=batch['mask'], **outputs)

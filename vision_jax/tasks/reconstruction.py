@@ -83,7 +83,7 @@ def make(
       return losses.masked_mean(loss, batch['mask']), loss
     grads, loss = jax.grad(loss_of, has_aux=True)(state.params)
     state = task_lib.apply_gradients(
-        state, grads, optimizer, batch_stats={},
+        state, grads, optimizer, trainable=trainable, batch_stats={},
         ema_decay=config.optimizer.ema_decay)
     return state, sums.single_from_model_output(mask=batch['mask'], loss=loss)
 

@@ -122,7 +122,7 @@ def make(
 
     grads, (outputs, updated) = jax.grad(loss_of, has_aux=True)(state.params)
     state = task_lib.apply_gradients(
-        state, grads, optimizer,
+        state, grads, optimizer, trainable=base.trainable,
         batch_stats={**state.batch_stats, **updated.get('batch_stats', {})},
         ema_decay=config.optimizer.ema_decay)
     # Padding fills whole groups, so a group counts as one.

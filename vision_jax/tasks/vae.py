@@ -108,7 +108,7 @@ def make(
       return objective(found, batch['mask'], weight, fields.free_bits), found
     grads, found = jax.grad(loss_of, has_aux=True)(state.params)
     state = task_lib.apply_gradients(
-        state, grads, optimizer, batch_stats={},
+        state, grads, optimizer, trainable=trainable, batch_stats={},
         ema_decay=config.optimizer.ema_decay)
     kl = found.kl.sum(-1)
     return state, sums.single_from_model_output(
