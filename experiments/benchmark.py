@@ -7,8 +7,9 @@
 
 `--what=steps` (the default) times every workload of the five studies;
 `input`, whether data keeps up with the step; `scaling`, time and memory
-against size; `endtoend`, whole trainings. Each writes its JSON file and report,
-and `steps` also table.md, as the README has it. Peers come with
+against size; `endtoend`, whole trainings; `profile`, what a step consists of.
+Each writes its JSON file and report, and `steps` also table.md, as the README
+has it. Peers come with
 `pip install -e .[benchmark]`; on an accelerator leave the two forms of Keras
 out (`--forms=eager,compiled`) unless TensorFlow sees it. Expected on two quiet
 CPU cores: `steps` 40 minutes, most of it compilation.
@@ -30,7 +31,7 @@ from experiments import tables
 from vision_jax import config as config_lib
 from vision_jax import writers
 
-WHAT = ('steps', 'input', 'scaling', 'endtoend')
+WHAT = ('steps', 'input', 'scaling', 'endtoend', 'profile')
 
 
 def main(argv: list[str]) -> None:
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--what', choices=WHAT, default='steps')
   parser.add_argument(
       '--only', default=','.join(benchmark_workloads.WORKLOADS),
-      help='steps: names of workloads')
+      help='steps and profile: names of workloads')
   parser.add_argument('--forms', default=','.join(benchmark_worker.PEERS),
                       help='steps: forms of the peers')
   parser.add_argument('--dtype', default='float32',

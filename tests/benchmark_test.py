@@ -3,9 +3,11 @@
 import importlib
 import json
 
+import jax
 import pytest
 
 from experiments import benchmark_input
+from experiments import benchmark_profile
 from experiments import benchmark_report
 from experiments import benchmark_scaling
 from experiments import benchmark_steps
@@ -110,6 +112,40 @@ def test_results_beyond_tolerance_are_refused(monkeypatch):
       'PyTorch': {'loss': 0.0, 'gradient': 0.0}}
   with pytest.raises(benchmark_steps.WorkerError, match='of Keras .* nothing'):
     compare('eager', 'keras', 'keras_xla')
+
+
+@pytest.mark.parametrize('operation,origin,kind', [
+    ('conv_general_dilated.5', 'jit(f)/jvp(Net)/level_0/conv_general_dilated',
+     'convolutions, forward'),
+    ('conv_general_dilated', 'jit(f)/transpose(jvp(Net))/conv_general_dilated',
+     'convolutions, backward'),
+    ('convolution.3', '', "convolutions, kernels' gradients"),
+    ('ynn_fusion.1', 'jit(f)/transpose(jvp(Net))/head/dot_general',
+     'matrix products, backward'),
+    ('dot', 'jit(f)/jvp(Net)/head/add', 'matrix products, forward'),
+    ('transpose_copy_fusion', '', 'transposed copies'),
+    ('xor_fusion', 'jit(f)/jvp()/threefry2x32', 'random numbers'),
+    ('add_fusion', 'jit(f)/jvp(Net)/add',
+     'element by element, and sums, forward'),
+    ('add_fusion.1', 'jit(f)/add', 'optimizer, averages, the rest')])
+def test_operations_are_told_apart(operation, origin, kind):
+  assert benchmark_profile.kind_of(operation, origin) == kind
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != 'cpu', reason='elsewhere the trace differs')
+def test_a_profile_accounts_for_the_step(tmp_path):
+  found = benchmark_profile.profile('conv_dae', 'float32')
+  spent = sum(found['kinds'].values())
+  # Threads may work side by side, and between operations there is time, too.
+  assert 0.3 * found['ms'] < spent < 3 * found['ms']
+  assert found['kinds']["convolutions, kernels' gradients"] > 0
+  assert found['kinds']['convolutions, forward'] > 0
+  assert all(row['shape'] for row in found['longest'])
+  text = benchmark_profile.report(
+      {'command': 'c', 'machine': 'm', 'load_average': 0.0,
+       'workloads': {'conv_dae': found}}, tmp_path)
+  assert "convolutions, kernels' gradients" in text
 
 
 def test_slope_is_the_exponent():
