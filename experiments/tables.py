@@ -46,6 +46,15 @@ def result_row(folder: str | pathlib.Path) -> dict[str, Any]:
 def machine() -> str:
   """Describes the machine in one line, for a report."""
   about = writers.environment()
-  return (f'{about["cpu_count"]} CPU cores, devices '
+  return (f'{about["cpu_count"]} CPU cores{_vectors()}, devices '
           f'{", ".join(about["devices"])}, jax {about["packages"]["jax"]}, '
           f'Python {about["python"]}')
+
+
+def _vectors() -> str:
+  """The widest vectors of the cores, which decide who wins; Linux says it."""
+  path = pathlib.Path('/proc/cpuinfo')
+  known = set(path.read_text().split()) if path.exists() else set()
+  found = [name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2'))
+           if flag in known]
+  return f' with {found[0]}' if found else ''
