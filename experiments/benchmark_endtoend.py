@@ -56,10 +56,11 @@ def run(args) -> dict[str, Any]:
       found[name] = measure(
           job, args.root, pathlib.Path(folder), rounds=args.rounds,
           workers=tuple(map(int, args.workers.split(','))))
-    found[name] |= {'load_average': load, 'command': (
+    command = (
         f'python -m experiments.benchmark --what=endtoend --jobs={name} '
-        f'--rounds={args.rounds} --workers={args.workers} '
-        f'--root={args.root}')}
+        f'--rounds={args.rounds} --workers={args.workers} --root={args.root}')
+    found[name] |= {'load_average': load, 'machine': tables.machine(),
+                    'command': command}
     print(name, json.dumps(found[name]), flush=True)
   return {'jobs': {name: found[name] for name in JOBS if name in found}}
 
@@ -185,13 +186,13 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
                             ('PyTorch', job['peer'][0]))
         for measure, value in found['test'].items()}})
   commands = '\n'.join(
-      f'- `{job["command"]}` (load average before: {job["load_average"]:.1f})'
-      for job in results['jobs'].values())
+      f'- `{job["command"]}` ({job["machine"]}; load average before: '
+      f'{job["load_average"]:.1f})' for job in results['jobs'].values())
   return f"""# Whole trainings
 
 {commands}
 
-Machine: {results['machine']}. Medians of
+Medians of
 {min(len(job['later']) for job in results['jobs'].values())} run(s).
 
 A process from its start to its end. The first run has no compiled program and
