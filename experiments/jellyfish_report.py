@@ -71,12 +71,25 @@ def along(curves) -> list[str]:
 
 
 def report(
-    command: str, args, rows, curves, *, extractor, machine, images) -> str:
-  """Returns the Markdown report; every number comes from its rows."""
+    command: str, args, rows, best, curves, *, extractor, machine, images,
+) -> str:
+  """Returns the Markdown report; every number comes from its rows.
+
+  Args:
+    command: That made it.
+    args: Its flags.
+    rows: Measures of each run's last weights.
+    best: Those of the checkpoint that other noise found best.
+    curves: Those of every checkpoint.
+    extractor: Name of the features.
+    machine: In words.
+    images: Their number by split.
+  """
   names = ('protocol', 'seed', 'step', 'kid', 'kid_low', 'kid_high', 'fd',
            'precision', 'recall', 'density', 'coverage', 'fakes_nearer',
-           'n_fake', 'n_real', 'seconds')
-  table = tables.markdown([{name: row[name] for name in names} for row in rows])
+           'n_fake', 'n_real')
+  table = lambda rows: tables.markdown(
+      [{name: row[name] for name in names} for row in rows])
   smaller = '' if args.full else (
       f' The study has 64 px and 6,400 steps: this is {args.size} px and '
       f'{args.steps} steps, and `--full` runs the rest.')
@@ -97,8 +110,18 @@ Inception's. `kid` has its 95 % jackknife interval over images. `fakes_nearer`
 is the share of (sample, test image) pairs in which the sample lies nearer to
 the training set: .5 is honest, 1 is a copy (n = {images['test']} test images).
 
-{table}
-{chr(10).join(verdicts(rows) + along(curves))}
+At the end:
+
+{table(rows)}
+{chr(10).join(verdicts(rows))}
+
+At each run's best checkpoint, which {args.samples} samples of other noise chose:
+
+{table(best)}
+{chr(10).join(verdicts(best) + along(curves))}
+
+The interval is of these weights: it does not contain what another training
+with another seed, or another checkpoint, would change.
 
 ![](kid.png)
 

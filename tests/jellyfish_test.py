@@ -1,0 +1,72 @@
+"""The GAN's comparison: equal budgets, and words that follow from the rows."""
+
+import pytest
+
+from experiments import jellyfish
+from experiments import jellyfish_report
+
+
+def parse(*flags):
+  return jellyfish._parser().parse_args(['--root=data', *flags])
+
+
+def make_row(protocol, kid, *, seed=0, step=10, width=0.01):
+  row = {name: 0.5 for name in (
+      'fd', 'precision', 'recall', 'density', 'coverage', 'fakes_nearer')}
+  return row | {
+      'protocol': protocol, 'seed': seed, 'step': step, 'kid': kid,
+      'kid_low': kid - width, 'kid_high': kid + width, 'n_fake': 9,
+      'n_real': 8, 'seconds': 60.0}
+
+
+def test_lower_counts_outside_both_intervals_alone():
+  rows = [make_row('published', 0.4), make_row('sound', 0.3),
+          make_row('modern', 0.281)]
+  won, lost = jellyfish_report.verdicts(rows)
+  assert won == ('- `sound` has a lower kernel distance than `published` '
+                 'outside both intervals.')
+  assert lost.startswith('- `modern` does not have a lower kernel distance')
+
+
+def test_several_seeds_have_to_agree():
+  rows = [make_row('sound', 0.30, seed=0), make_row('sound', 0.32, seed=1),
+          make_row('modern', 0.20, seed=0), make_row('modern', 0.32, seed=1)]
+  (line,) = jellyfish_report.verdicts(rows)
+  assert 'does not have' in line and 'in every seed' in line
+  # Differences -.1 and 0: mean -.05, Student's interval 12.706 * .05 wide.
+  assert '-0.05 [-0.685, +0.585]' in line
+
+
+def test_steps_on_the_way_are_compared_with_their_own():
+  curves = [make_row('sound', 0.3, step=10), make_row('sound', 0.2, step=20),
+            make_row('modern', 0.2, step=10), make_row('modern', 0.19, step=20),
+            make_row('modern', 0.1, step=30)]
+  (line,) = jellyfish_report.along(curves)
+  assert line.endswith('at 1 of 2 measured points: 10.')
+
+
+def test_the_report_judges_the_end_and_the_best_checkpoint():
+  end = [make_row('sound', 0.30, step=20), make_row('modern', 0.30, step=20)]
+  best = [make_row('sound', 0.29, step=10), make_row('modern', 0.21, step=10)]
+  text = jellyfish_report.report(
+      'c', parse(), end, best, end + best, extractor='e', machine='m',
+      images={'train': 8, 'test': 4})
+  at_end, at_best = text.split("At each run's best checkpoint")
+  assert '`modern` does not have' in at_end and '| 20 | 0.3 |' in at_end
+  assert '`modern` has a lower' in at_best and '| 10 | 0.21 |' in at_best
+
+
+@pytest.mark.parametrize('size,features', [(64, 4), (32, 3)])
+def test_protocols_share_networks_and_budget(monkeypatch, size, features):
+  monkeypatch.setattr(
+      jellyfish.modes, 'describe', lambda config: {'steps_per_epoch': 19})
+  configs = [jellyfish.make_config(parse(f'--size={size}'), protocol, 0)
+             for protocol in jellyfish.PROTOCOLS]
+  for config in configs:
+    assert config.train.max_steps == 1500 and config.train.epochs == 79
+    assert config.train.batch_size == configs[0].train.batch_size
+    assert config.data.exclude_pattern == configs[1].data.exclude_pattern != ''
+    assert len(config.gan.generator_features) == features
+    assert (config.gan.generator_features, config.gan.discriminator_features
+            ) == (configs[0].gan.generator_features,
+                  configs[0].gan.discriminator_features)
