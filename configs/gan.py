@@ -98,12 +98,14 @@ def _modernize(config):
   (ADA): with seed 9 their probability stays below .05 until step 1,235 and ends
   at .24; the distance is .218, .238, .205 at steps 285, 1,140 and 1,425. With
   BatchNorm statistics recomputed for the averaged weights (256 latents) it is
-  .226, .237, .213, and .212 at the end: no gain. With seed 0, trained on one
-  core, the end is .244 [.233, .255] and `sound`'s .253 [.244, .262]: lower, but
-  not outside both intervals. Retrained, `sound` moved by .015 from the .267 of
-  two cores, as its neighbouring checkpoints differ by .03. Not tried: the
-  falling rate alone with seed 9, dropout, R1, LeCam, a slower discriminator, a
-  longer average, another target or speed of ADA.
+  .226, .237, .213, and .212 at the end: no gain.
+
+  With seed 0 the best checkpoint has .211 [.202, .219] and `sound`'s .247
+  [.238, .256]; at the end it is .244 [.233, .255] and .253 [.244, .262]: lower,
+  but not outside both intervals. Retrained, the end of `sound` moved by .015
+  from an earlier .267, and its neighbouring checkpoints differ by .03. Not
+  tried: the falling rate alone with seed 9, dropout, R1, LeCam, a slower
+  discriminator, a longer average, another target or speed of ADA.
   """
   config.augment.flip_horizontal = config.data.source != 'digits'
   config.optimizer.name = 'adam'
