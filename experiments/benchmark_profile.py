@@ -1,13 +1,18 @@
 """Where the milliseconds of a training step go, from XLA's own clock.
 
 Each operation of the compiled step is counted to what it does; `report` shows
-the shares, and the operations that take longest. On a CPU alone: elsewhere the
-trace names other things. Compares with nobody.
+the shares, and the operations that take longest. On one core of a CPU alone:
+
+    taskset -c 0 python -m experiments.benchmark --what=profile --only=unet
+
+What an operation hands to other threads would not count as its own. Compares
+with nobody.
 """
 
 import collections
 import gzip
 import json
+import os
 import pathlib
 import re
 import tempfile
@@ -26,7 +31,15 @@ _CONTAINERS = ('while', 'call', 'conditional')
 
 
 def run(args) -> dict[str, Any]:
-  """Returns the operations of `--what=profile`, by workload."""
+  """Returns the operations of `--what=profile`, by workload.
+
+  Raises:
+    RuntimeError: There is more than one core, or the backend is no CPU.
+  """
+  if jax.default_backend() != 'cpu' or len(os.sched_getaffinity(0)) > 1:
+    raise RuntimeError(
+        'operations are told apart on one core of a CPU alone: start it by '
+        '`taskset -c 0 python -m experiments.benchmark --what=profile`.')
   return {'workloads': {
       name: profile(name, args.dtype) for name in args.only.split(',')}}
 
@@ -122,10 +135,10 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
   del out  # There is no figure.
   parts = [f"""# Where the time of a step goes
 
-Command: `{results['command']}`
+Command: `taskset -c 0 {results['command']}`
 
-Machine: {results['machine']}; load average at the start
-{results['load_average']:.1f}. Milliseconds of one step by XLA's clock, {_STEPS}
+Machine: {results['machine']}, of which one works; load
+average at the start {results['load_average']:.1f}. Milliseconds of one step by XLA's clock, {_STEPS}
 steps each. What was tried against them is in [notes.md](notes.md).
 """]
   for name, found in results['workloads'].items():

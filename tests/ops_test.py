@@ -31,6 +31,8 @@ def _plain_conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
 
 
 def _plain_pool(x, window=(2, 2), strides=(2, 2), padding='VALID'):
+  if not isinstance(padding, str):
+    padding = ((0, 0), *padding, (0, 0))
   return lax.reduce_window(
       x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), padding)
 
@@ -201,7 +203,8 @@ def test_max_pool(height, width, ties):
 @pytest.mark.parametrize('ties', [False, True])
 @pytest.mark.parametrize('args', [
     ((3, 3), (2, 2), 'SAME'), ((3, 3), (2, 2), 'VALID'),
-    ((3, 2), (1, 3), 'VALID')])
+    ((3, 2), (1, 3), 'VALID'), ((3, 3), (2, 2), ((1, 1), (1, 1))),
+    ((2, 2), (2, 2), 'SAME')])
 def test_max_pool_of_other_windows(args, ties):
   x = _draw(2, 8, 7, 3)
   _assert_equal(

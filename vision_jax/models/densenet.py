@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vision_jax import ops
 from vision_jax.models import layers
 from vision_jax.models import spec
 
@@ -64,8 +65,8 @@ class DenseNet(spec.Backbone):
         name='conv1_conv')(x.astype(self.dtype))
     x = nn.relu(norm(name='conv1_bn')(x))
     maps = {'conv1': x}
-    x = nn.max_pool(
-        x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    x = ops.max_pool(
+        x, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     for stage, depth in enumerate(_DEPTHS, 2):
       if stage > 2:
         x = self.run_block(

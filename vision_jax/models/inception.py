@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision_jax import ops
 from vision_jax.models import layers
 from vision_jax.models import spec
 
@@ -39,7 +40,7 @@ class Unit(nn.Module):
 
 
 def _halve(x: jax.Array) -> jax.Array:
-  return nn.max_pool(x, (3, 3), strides=(2, 2))
+  return ops.max_pool(x, window=(3, 3), strides=(2, 2))
 
 
 class Mixed(nn.Module):

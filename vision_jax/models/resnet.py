@@ -16,6 +16,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vision_jax import ops
 from vision_jax.models import layers
 from vision_jax.models import spec
 
@@ -85,8 +86,8 @@ class ResNet(spec.Backbone):
         name='conv1_conv')(x.astype(self.dtype))
     x = nn.relu(norm(name='conv1_bn')(x))
     maps = {'conv1': x}
-    x = nn.max_pool(
-        x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    x = ops.max_pool(
+        x, window=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
     for stage, depth in enumerate(self.depths):
       for index in range(depth):
         stride = 2 if stage and not index else 1

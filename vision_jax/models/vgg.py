@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from vision_jax import ops
 from vision_jax.models import layers
 from vision_jax.models import spec
 
@@ -65,7 +66,7 @@ def _block(names, width, module, x):
   for name in names:
     x = nn.relu(layers.Conv(
         width, dtype=module.dtype, parent=module, name=name)(x))
-  return nn.max_pool(x, (2, 2), strides=(2, 2))
+  return ops.max_pool(x)
 
 
 def _torch_names(depths: tuple[int, ...]) -> dict[str, str]:
