@@ -9,10 +9,9 @@
 `input`, whether data keeps up with the step; `scaling`, time and memory
 against size; `endtoend`, whole trainings; `profile`, what a step consists of.
 Each writes its JSON file and report, and `steps` also table.md, as the README
-has it. Peers come with
-`pip install -e .[benchmark]`; on an accelerator leave the two forms of Keras
-out (`--forms=eager,compiled`) unless TensorFlow sees it. Expected on two quiet
-CPU cores: `steps` 40 minutes, most of it compilation.
+has it. Peers come with `pip install -e .[benchmark]`; on an accelerator leave
+the two forms of Keras out (`--forms=eager,compiled`) unless TensorFlow sees it.
+Expected on two quiet CPU cores: `steps` 40 minutes, most of it compilation.
 """
 
 import argparse

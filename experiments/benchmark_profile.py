@@ -1,7 +1,8 @@
 """Where the milliseconds of a training step go, from XLA's own clock.
 
 Each operation of the compiled step is counted to what it does; `report` shows
-the shares, and the operations that take longest. On one core of a CPU alone:
+the shares, and the operations that take longest. On one core of a CPU alone,
+and on Linux:
 
     taskset -c 0 python -m experiments.benchmark --what=profile --only=unet
 
@@ -21,7 +22,7 @@ from typing import Any
 
 import jax
 
-from experiments import benchmark_workloads as workloads
+from experiments import benchmark_worker
 from experiments import tables
 
 _STEPS = 3
@@ -52,23 +53,15 @@ def profile(name: str, dtype: str) -> dict[str, Any]:
     rows of the operations that take longest. Work that an operation hands to
     other threads counts where XLA waits for it.
   """
-  step = workloads.make(name, dtype=dtype)
-  compiled = jax.jit(step.task.train_step, donate_argnums=0).lower(
-      step.state, step.batch, step.key).compile()
-  state = step.state
-  def take(state):
-    for _ in range(_STEPS):
-      state, sums = compiled(state, step.batch, step.key)
-    jax.block_until_ready((state, sums))
-    return state
-  state = take(state)
+  side = benchmark_worker.Ours(name, dtype)
+  side.start()
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       began = time.perf_counter()
-      take(state)
+      side.turn(_STEPS)
       seconds = time.perf_counter() - began
     spent = _spent(pathlib.Path(folder))
-  origins = _origins(compiled.as_text())
+  origins = _origins(side.compiled.as_text())
   kinds, rows = collections.Counter(), []
   for operation, milliseconds in spent.most_common():
     shape, origin = origins.get(operation, ('', ''))

@@ -94,8 +94,8 @@ def report(
       f' The study has 64 px and 6,400 steps: this is {args.size} px and '
       f'{args.steps} steps, and `--full` runs the rest.')
   pictures = '\n'.join(
-      f'`{name}`, seed 0: samples, and twelve of them above their nearest '
-      f'training images by pixels.\n\n![](samples_{name}.png)\n\n'
+      f'`{name}`, seed 0, at the end: samples, and twelve of them above their '
+      f'nearest training images by pixels.\n\n![](samples_{name}.png)\n\n'
       f'![](nearest_{name}.png)\n'
       for name in dict.fromkeys(row['protocol'] for row in rows))
   return f"""# A GAN on {args.data}: published, sound and modern

@@ -99,7 +99,6 @@ def test_the_faster_peer_counts_and_the_report_says_so(monkeypatch, tmp_path):
       workers=(0, 2))
   assert found['peer_workers'] == 2 and len(found['later']) == 2
   text = benchmark_endtoend.report({
-      'machine': 'm',
       'jobs': {'gan': found | {
           'command': 'c', 'machine': 'm', 'load_average': 0.25}}}, tmp_path)
   assert '- `c` (m; load average before: 0.2)' in text

@@ -261,6 +261,11 @@ def test_the_probability_moves_in_the_step_and_stays_one(target, expected):
     assert all(jax.tree.leaves(moved))
 
 
+def test_a_speed_of_no_images_is_refused():
+  with pytest.raises(ValueError, match='ada_images=0 is not positive'):
+    runs.make_task(small_config(gan__ada_images=0), INFO)
+
+
 def test_at_probability_zero_the_discriminator_moves_as_without():
   plain, adaptive = (
       one_step(small_config(gan__ada_augment=parts))[2]

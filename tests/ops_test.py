@@ -77,10 +77,11 @@ def test_conv(batch, height, width, channels, size, strides, padding):
 
 def test_a_value_made_solid_is_the_same_to_the_bit():
   x = jnp.asarray([0.0, -0.0, 1.2e-38, -3e38, jnp.inf, -jnp.inf, jnp.nan, 0.1])
-  got = np.asarray(jax.jit(cpu_conv._solid)(x))
+  kernel = jnp.ones((3, 3, 1, 1))
+  got = np.asarray(jax.jit(cpu_conv._solid)(x, kernel))
   np.testing.assert_array_equal(got, x)
   np.testing.assert_array_equal(np.signbit(got[:2]), [False, True])
-  assert jax.grad(lambda x: cpu_conv._solid(x))(0.1) == 1.0
+  assert jax.grad(cpu_conv._solid)(0.1, kernel) == 1.0
 
 
 @pytest.mark.parametrize('pixels', [32, 33])

@@ -141,27 +141,27 @@ def dense(x, kernel, strides, pads):
   return plain(x, kernel, strides, pads)
 
 
-def _solid(x):
-  """Returns x as an array that XLA computes once.
+def _solid(x, kernel):
+  """Returns x as an array that XLA computes once, but for a 1x1 kernel.
 
   The kernel's gradient reads x and g transposed. What made them is cheap, such
   as a pool or a ReLU, so XLA repeats it there, reading its own inputs across
   the memory: 340 ms instead of 35 ms for a pool of 32x128x128x64 on one core.
   It never repeats a division, which later turns out to be by one.
   """
+  if kernel.shape[:2] == (1, 1):
+    return x  # Nothing is transposed.
   return x / jnp.where(x == x, 1, x)
 
 
 def _dense_forward(x, kernel, strides, pads):
-  if kernel.shape[:2] != (1, 1):
-    x = _solid(x)
+  x = _solid(x, kernel)
   return dense(x, kernel, strides, pads), (x, kernel)
 
 
 def _dense_backward(strides, pads, residuals, g):
   x, kernel = residuals
-  if kernel.shape[:2] != (1, 1):
-    g = _solid(g)
+  g = _solid(g, kernel)
   dk = _kernel_gradient(x, g, kernel, strides, pads)
   return (_input_gradient(g, kernel, strides, pads, x.shape),
           dk.astype(kernel.dtype))

@@ -45,6 +45,10 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
   Raises:
     ConfigError: If a field is wrong.
   """
+  if config.gan.ada_images < 1:
+    raise config_lib.ConfigError(
+        f'config.gan.ada_images={config.gan.ada_images} is not positive: it is '
+        'the number of images in which the probability may go from 0 to 1.')
   networks = make_networks(config, info)
   optimizers = _make_optimizers(config, info)
   shapes = {'generator': (1, config.gan.latent_dims),
