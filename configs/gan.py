@@ -100,11 +100,11 @@ def _modernize(config):
   BatchNorm statistics recomputed for the averaged weights (256 latents) it is
   .226, .237, .213, and .212 at the end: no gain.
 
-  With seed 0 the best checkpoint has .211 [.202, .219] and `sound`'s .247
-  [.238, .256]; at the end it is .244 [.233, .255] and .253 [.244, .262]: lower,
-  but not outside both intervals. Retrained, the end of `sound` moved by .015
-  from an earlier .267, and its neighbouring checkpoints differ by .03. Not
-  tried: the falling rate alone with seed 9, dropout, R1, LeCam, a slower
+  With seed 0 the end is .244 [.233, .255] and `sound`'s .253 [.244, .262]:
+  lower, but not outside both intervals. The best checkpoints have .211 [.202,
+  .219] and .247 [.238, .256]; that rule came after the end was seen. Retrained,
+  the end of `sound` moved by .015 from an earlier .267, and its neighbouring
+  checkpoints differ by .03. Not tried: the falling rate alone with seed 9, dropout, R1, LeCam, a slower
   discriminator, a longer average, another target or speed of ADA.
   """
   config.augment.flip_horizontal = config.data.source != 'digits'
