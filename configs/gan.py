@@ -104,8 +104,9 @@ def _modernize(config):
   lower, but not outside both intervals. The best checkpoints have .211 [.202,
   .219] and .247 [.238, .256]; that rule came after the end was seen. Retrained,
   the end of `sound` moved by .015 from an earlier .267, and its neighbouring
-  checkpoints differ by .03. Not tried: the falling rate alone with seed 9, dropout, R1, LeCam, a slower
-  discriminator, a longer average, another target or speed of ADA.
+  checkpoints differ by .03. Not tried: the falling rate alone with seed 9,
+  dropout, R1, LeCam, a slower discriminator, a longer average, another target
+  or speed of ADA.
   """
   config.augment.flip_horizontal = config.data.source != 'digits'
   config.optimizer.name = 'adam'
