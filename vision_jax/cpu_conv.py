@@ -17,7 +17,7 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 # Rows of one matrix product: enough to be efficient, few enough for the cache.
 _ROWS = 4096
 # An image's: transposing it costs little, gathering so short pieces much.
-_FEW_CHANNELS = 4
+FEW_CHANNELS = 4
 
 
 def plain(x, kernel, strides, padding, groups=1):
@@ -110,7 +110,7 @@ def _kernel_gradient(x, g, kernel, strides, pads):
     rows = _gathered(pad(g, margins), (height, width), strides)
     total = _product(rows, x).reshape(height, width, features, channels)
     return total[::-1, ::-1].swapaxes(2, 3)
-  if strides != (1, 1) and channels > _FEW_CHANNELS:
+  if strides != (1, 1) and channels > FEW_CHANNELS:
     # Chunk by chunk, in the cache; the smaller factor first.
     small = height * width * channels <= features
     def add(total, chunk):
@@ -168,6 +168,30 @@ def _dense_backward(strides, pads, residuals, g):
 
 
 dense.defvjp(_dense_forward, _dense_backward)
+
+
+def stem(x, kernel, pads):
+  """Convolution in steps of 2, as one in steps of 1 over blocks of 2x2 pixels.
+
+  An image's three channels are too few for XLA's convolution; a block has
+  twelve. 7x7 over 10x227x227x3 to 32 on one core: 27 + 31 ms against 32 + 42.
+  """
+  height, width, channels, features = kernel.shape
+  # Of the blocked kernel, the result and the blocked image.
+  sizes = [-(-n // 2) for n in (height, width)]
+  outs = [(n + sum(p) - k) // 2 + 1
+          for n, p, k in zip(x.shape[1:3], pads, (height, width))]
+  blocks = [out + size - 1 for out, size in zip(outs, sizes)]
+  margins = [(p[0], 2 * b - n - p[0], 0)
+             for p, b, n in zip(pads, blocks, x.shape[1:3])]
+  x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *margins, (0, 0, 0)))
+  x = x.reshape(-1, blocks[0], 2, blocks[1], 2, channels)
+  x = x.swapaxes(2, 3).reshape(-1, *blocks, 4 * channels)
+  kernel = jnp.pad(kernel, (
+      (0, height % 2), (0, width % 2), (0, 0), (0, 0)))
+  kernel = kernel.reshape(sizes[0], 2, sizes[1], 2, channels, features)
+  kernel = kernel.swapaxes(1, 2).reshape(*sizes, 4 * channels, features)
+  return dense(x, kernel, (1, 1), ((0, 0), (0, 0)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from vision_jax import cpu_conv
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
+# A smaller kernel gains nothing as a stem.
+_STEM = 5
 
 
 def _reformulate() -> bool:
@@ -50,6 +52,9 @@ def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
     if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
       # Only the pixels that are looked at.
       x, strides = x[:, ::strides[0], ::strides[1]], (1, 1)
+    if (strides == (2, 2) and x.shape[-1] <= cpu_conv.FEW_CHANNELS
+        and min(kernel.shape[:2]) >= _STEM):
+      return cpu_conv.stem(x, kernel, pads)
     return cpu_conv.dense(x, kernel, strides, pads)
   return cpu_conv.plain(x, kernel, strides, pads, groups)
 
