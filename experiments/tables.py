@@ -4,6 +4,7 @@ import json
 import pathlib
 from typing import Any
 
+from vision_jax import processor
 from vision_jax import writers
 
 
@@ -46,15 +47,8 @@ def result_row(folder: str | pathlib.Path) -> dict[str, Any]:
 def machine() -> str:
   """Describes the machine in one line, for a report."""
   about = writers.environment()
-  return (f'{about["cpu_count"]} CPU cores{_vectors()}, devices '
+  # They decide who wins.
+  vectors = processor.vectors() and f' with {processor.vectors()}'
+  return (f'{about["cpu_count"]} CPU cores{vectors}, devices '
           f'{", ".join(about["devices"])}, jax {about["packages"]["jax"]}, '
           f'Python {about["python"]}')
-
-
-def _vectors() -> str:
-  """The widest vectors of the cores, which decide who wins; Linux says it."""
-  path = pathlib.Path('/proc/cpuinfo')
-  known = set(path.read_text().split()) if path.exists() else set()
-  found = [name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2'))
-           if flag in known]
-  return f' with {found[0]}' if found else ''

@@ -15,6 +15,7 @@ import pytest
 from vision_jax import allocator
 from vision_jax import cpu_conv
 from vision_jax import ops
+from vision_jax import processor
 from vision_jax import winograd
 from vision_jax import xla_flags
 from vision_jax.models import layers
@@ -118,16 +119,22 @@ def test_few_outputs_of_many_channels(padding):
 def test_winograd(batch, height, width, channels, padding):
   x, kernel = _draw(batch, height, width, channels), _draw(3, 3, channels, 3)
   with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(processor, 'vectors', lambda: 'any')
     for name, value in (
-        ('_FEWEST', 1), ('_FEWEST_PAIRS', 1), ('_MOST_WASTE', 9.0)):
+        ('_FEWEST', {'any': (1, 1)}), ('_FEWEST_OF_GRADIENT', {'any': 1}),
+        ('_MOST_WASTE', 9.0)):
       patch.setattr(winograd, name, value)
     function = lambda x, k: ops.conv(x, k, padding=padding)
     assert 'scan' in str(jax.make_jaxpr(function)(x, kernel))
+    back = jax.make_jaxpr(jax.grad(
+        lambda k: function(x, k).sum()))(kernel)
+    assert str(back).count('scan') >= 2  # Its own, and the kernel's.
     _assert_equal(
         function, lambda x, k: _plain_conv(x, k, padding=padding), x, kernel)
 
 
-def test_winograd_is_for_many_channels_in_float32():
+def test_winograd_is_for_many_channels_in_float32(monkeypatch):
+  monkeypatch.setattr(processor, 'vectors', lambda: 'AVX-512')
   applies = lambda shape, kernel, dtype=jnp.float32: winograd.applies(
       shape, kernel, ((1, 1), (1, 1)), dtype)
   assert applies((2, 14, 14, 256), (3, 3, 256, 256))
@@ -136,6 +143,21 @@ def test_winograd_is_for_many_channels_in_float32():
   assert not applies((2, 56, 56, 64), (3, 3, 64, 64))
   # A map of 3x3 would be computed as one of 4x4.
   assert not applies((2, 3, 3, 256), (3, 3, 256, 256))
+  monkeypatch.setattr(processor, 'vectors', lambda: 'AVX2')
+  assert applies((2, 56, 56, 64), (3, 3, 64, 64))
+  assert not applies((2, 56, 56, 32), (3, 3, 32, 64))
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('flags : fpu avx avx2 fma', 'AVX2'),
+    ('flags : fpu avx2 avx512f avx512dq', 'AVX-512'),
+    ('Features : fp asimd', ''), (None, '')])
+def test_vectors_of_the_processor(monkeypatch, tmp_path, text, expected):
+  path = tmp_path / 'cpuinfo'
+  if text is not None:
+    path.write_text(text)
+  monkeypatch.setattr(processor, '_CPUINFO', path)
+  assert processor.vectors.__wrapped__() == expected
 
 
 def test_xla_flag_is_added_once_and_never_replaced(monkeypatch):

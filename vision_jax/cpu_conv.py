@@ -84,6 +84,13 @@ def _gathered(x, size, strides):
   return jnp.concatenate(windows(x, size, strides), axis=-1)
 
 
+def _over_chunks(function, zeros, x, g):
+  """Sums `function` over chunks of x and g that stay in the cache."""
+  def add(total, chunk):
+    return jax.tree.map(jnp.add, total, function(*chunk)), None
+  return lax.scan(add, zeros, chunks(g.shape[1] * g.shape[2], x, g))[0]
+
+
 def _input_gradient(g, kernel, strides, pads, shape):
   """Gradient of the convolution with respect to its input of `shape`."""
   margins = _margins(g, kernel, strides, pads, shape)
@@ -110,16 +117,20 @@ def _kernel_gradient(x, g, kernel, strides, pads):
     rows = _gathered(pad(g, margins), (height, width), strides)
     total = _product(rows, x).reshape(height, width, features, channels)
     return total[::-1, ::-1].swapaxes(2, 3)
+  if strides == (1, 1) and winograd.applies_to_gradient(
+      x.shape, shape, pads, x.dtype):
+    return winograd.from_products(_over_chunks(
+        lambda x, g: winograd.kernel_gradient(x, g, pads),
+        [[jnp.zeros((channels, features))] * 4] * 4, x, g))
   if strides != (1, 1) and channels > FEW_CHANNELS:
-    # Chunk by chunk, in the cache; the smaller factor first.
+    # The smaller factor first.
     small = height * width * channels <= features
-    def add(total, chunk):
-      rows, g = _gathered(pad(chunk[0], pads), shape[:2], strides), chunk[1]
-      return total + (_product(rows, g) if small else _product(g, rows)), None
+    def product(x, g):
+      rows = _gathered(pad(x, pads), shape[:2], strides)
+      return _product(rows, g) if small else _product(g, rows)
     sizes = (height * width * channels, features)
-    total, _ = lax.scan(
-        add, jnp.zeros(sizes if small else sizes[::-1], jnp.float32),
-        chunks(g.shape[1] * g.shape[2], x, g))
+    total = _over_chunks(
+        product, jnp.zeros(sizes if small else sizes[::-1]), x, g)
     return (total if small else total.T).reshape(shape)
   _, back = jax.vjp(lambda k: plain(x, k, strides, pads), kernel)
   return back(g)[0]
