@@ -115,13 +115,15 @@ def test_few_outputs_of_many_channels(padding):
 @hypothesis.given(
     batch=st.integers(1, 3), height=st.integers(3, 9),
     width=st.integers(3, 9), channels=st.integers(1, 4),
-    padding=st.sampled_from(['SAME', 'VALID', ((2, 0), (1, 2))]))
-def test_winograd(batch, height, width, channels, padding):
-  x, kernel = _draw(batch, height, width, channels), _draw(3, 3, channels, 3)
+    padding=st.sampled_from(['SAME', 'VALID', ((2, 0), (1, 2))]),
+    size=st.sampled_from([2, 3]))
+def test_winograd(batch, height, width, channels, padding, size):
+  x = _draw(batch, height, width, channels)
+  kernel = _draw(size, size, channels, 3)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(processor, 'vectors', lambda: 'any')
     for name, value in (
-        ('_FEWEST', {'any': (1, 1)}), ('_FEWEST_OF_GRADIENT', {'any': 1}),
+        ('_FEWEST', {n: {'any': (1, 1)} for n in (2, 3)}), ('_FEWEST_OF_GRADIENT', {'any': 1}),
         ('_MOST_WASTE', 9.0)):
       patch.setattr(winograd, name, value)
     function = lambda x, k: ops.conv(x, k, padding=padding)

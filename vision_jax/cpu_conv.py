@@ -120,8 +120,9 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   if strides == (1, 1) and winograd.applies_to_gradient(
       x.shape, shape, pads, x.dtype):
     return winograd.from_products(_over_chunks(
-        lambda x, g: winograd.kernel_gradient(x, g, pads),
-        [[jnp.zeros((channels, features))] * 4] * 4, x, g))
+        lambda x, g: winograd.kernel_gradient(x, g, pads, height),
+        [[jnp.zeros((channels, features))] * (height + 1)] * (height + 1),
+        x, g))
   if strides != (1, 1) and channels > FEW_CHANNELS:
     # The smaller factor first.
     small = height * width * channels <= features

@@ -1,10 +1,13 @@
-"""3x3 convolutions with four ninths of the products, for a CPU.
+"""3x3 and 2x2 convolutions with about half of the products, for a CPU.
 
 A tile of 2x2 outputs needs 16 products a pair of channels where the plain form
-needs 36: F(2x2, 3x3) of Lavin & Gray 2015, arXiv:1509.09308, section 4.1. Equal
-to the plain form up to rounding (tested); `applies` says where it is faster.
-`pads` is ((top, bottom), (left, right)) throughout.
+needs 36: F(2x2, 3x3) of Lavin & Gray 2015, arXiv:1509.09308, section 4.1. For a
+2x2 kernel, F(2x2, 2x2), it is 9 of 16. Equal to the plain form up to rounding
+(tested); `applies` says where it is faster. `pads` is ((top, bottom), (left,
+right)) throughout.
 """
+
+import math
 
 import jax
 from jax import lax
@@ -14,8 +17,9 @@ from vision_jax import processor
 
 # With fewer channels, and pairs of them, the transforms cost more than the
 # products saved; they cost less beside the slower products of narrow vectors.
-_FEWEST = {'AVX2': (64, 64 * 64)}
-_FEWEST_ELSEWHERE = 128, 128 * 256
+# By the kernel's size; infinite where it was not measured.
+_FEWEST = {2: {'AVX2': (128, 128 * 256)}, 3: {'AVX2': (64, 64 * 64)}}
+_FEWEST_ELSEWHERE = {2: (math.inf, math.inf), 3: (128, 128 * 256)}
 # For a kernel's gradient; nothing is gained elsewhere.
 _FEWEST_OF_GRADIENT = {'AVX2': 128}
 # Rounding up to whole tiles may add so many pixels, as a factor.
@@ -31,14 +35,15 @@ def applies(shape, kernel_shape, pads, dtype) -> bool:
   core with AVX2 it does: 18 ms against 25 ms.
   """
   height, width, channels, features = kernel_shape
-  if (height, width) != (3, 3) or dtype != jnp.float32:
+  if height != width or height not in _FEWEST or dtype != jnp.float32:
     return False
-  outputs = [n + sum(pad) - 2 for n, pad in zip(shape[1:3], pads)]
+  outputs = [n + sum(pad) - height + 1 for n, pad in zip(shape[1:3], pads)]
   if min(outputs) < 1 or min(min(pad) for pad in pads) < 0:
     return False
   tiles = [-(-n // 2) for n in outputs]
   waste = 4 * tiles[0] * tiles[1] / (outputs[0] * outputs[1])
-  fewest, pairs = _FEWEST.get(processor.vectors(), _FEWEST_ELSEWHERE)
+  fewest, pairs = _FEWEST[height].get(
+      processor.vectors(), _FEWEST_ELSEWHERE[height])
   return (min(channels, features) >= fewest
           and channels * features >= pairs and waste <= _MOST_WASTE)
 
@@ -63,11 +68,13 @@ def forward(
   both spatial axes reversed and the others exchanged. To exchange them inside
   the products is free; as an array it takes longer than the products.
   """
-  height, width = (n + sum(pad) - 2 for n, pad in zip(x.shape[1:3], pads))
-  tiles = _input_tiles(x, pads, height, width)
-  kernels = _in_both(_kernel, [[
-      kernel[2 - i, 2 - j] if turned else kernel[i, j] for j in range(3)]
-                               for i in range(3)])
+  size = kernel.shape[0]
+  height, width = (
+      n + sum(pad) - size + 1 for n, pad in zip(x.shape[1:3], pads))
+  tiles = _input_tiles(x, pads, height, width, size)
+  order = range(size)[::-1] if turned else range(size)
+  kernels = _in_both(
+      _KERNEL[size], [[kernel[i, j] for j in order] for i in order])
   contract = lambda t, k: lax.dot_general(
       t, k, (((1,), (int(turned),)), ((), ())))
   products = [[contract(t, k) for t, k in zip(*rows, strict=True)]
@@ -75,44 +82,45 @@ def forward(
   features = kernel.shape[2 if turned else 3]
   blocks = (x.shape[0], -(-height // 2), -(-width // 2), features)
   rows = [jnp.stack([y.reshape(blocks) for y in row], axis=3)
-          for row in _in_both(_output, products)]
+          for row in _in_both(_OUTPUT[size], products)]
   y = jnp.stack(rows, axis=2).reshape(
       blocks[0], 2 * blocks[1], 2 * blocks[2], blocks[3])
   return y[:, :height, :width]
 
 
-def kernel_gradient(x: jax.Array, g: jax.Array, pads) -> list[list[jax.Array]]:
-  """The products that one chunk adds to the kernel's gradient, [4][4] of [C, F].
+def kernel_gradient(
+    x: jax.Array, g: jax.Array, pads, size: int) -> list[list[jax.Array]]:
+  """What one chunk adds to the kernel's gradient, a grid of products [C, F].
 
   The transpose of `forward` but for its last transform, `from_products`, which
   the sum over all chunks needs once.
   """
   height, width = g.shape[1:3]
-  tiles = _input_tiles(x, pads, height, width)
+  tiles = _input_tiles(x, pads, height, width, size)
   g = jnp.pad(g, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
   views = [[g[:, i::2, j::2].reshape(-1, g.shape[-1]) for j in (0, 1)]
            for i in (0, 1)]
-  gradients = _in_both(_output_transposed, views)
+  gradients = _in_both(_OUTPUT_TRANSPOSED[size], views)
   return [[lax.dot_general(t, y, (((0,), (0,)), ((), ())))
            for t, y in zip(*rows, strict=True)]
           for rows in zip(tiles, gradients, strict=True)]
 
 
 def from_products(products: list[list[jax.Array]]) -> jax.Array:
-  """Returns the kernel's gradient [3, 3, C, F] of sums of `kernel_gradient`."""
-  return jnp.stack([
-      jnp.stack(row) for row in _in_both(_kernel_transposed, products)])
+  """Returns the kernel's gradient [h, w, C, F] of sums of `kernel_gradient`."""
+  return jnp.stack([jnp.stack(row) for row in _in_both(
+      _KERNEL_TRANSPOSED[len(products) - 1], products)])
 
 
-def _input_tiles(x, pads, height, width):
-  """Transformed 4x4 tiles of the input, [4][4] of [tiles, C]."""
+def _input_tiles(x, pads, height, width, size):
+  """Transformed tiles of the input, a grid of [tiles, C]."""
   sizes = [2 * -(-n // 2) for n in (height, width)]
   x = jnp.pad(x, ((0, 0), *(
-      (low, size + 2 - n - low)
-      for n, size, (low, _) in zip(x.shape[1:3], sizes, pads)), (0, 0)))
+      (low, even + size - 1 - n - low)
+      for n, even, (low, _) in zip(x.shape[1:3], sizes, pads)), (0, 0)))
   views = [[x[:, i:i + sizes[0] - 1:2, j:j + sizes[1] - 1:2].reshape(
-      -1, x.shape[-1]) for j in range(4)] for i in range(4)]
-  return _in_both(_input, views)
+      -1, x.shape[-1]) for j in range(size + 1)] for i in range(size + 1)]
+  return _in_both(_INPUT[size], views)
 
 
 def _in_both(transform, grid):
@@ -121,24 +129,26 @@ def _in_both(transform, grid):
   return [transform(row) for row in zip(*columns)]
 
 
-# The matrices B', G and A' of the paper's equation 7.
-def _input(d):
-  return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
-
-
 def _kernel(k):
   even, odd = (k[0] + k[2]) / 2, k[1] / 2
   return [k[0], even + odd, even - odd, k[2]]
 
 
-def _output(m):
-  return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
-
-
-def _output_transposed(y):
-  return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
-
-
 def _kernel_transposed(m):
   even, odd = (m[1] + m[2]) / 2, (m[1] - m[2]) / 2
   return [m[0] + even, odd, even + m[3]]
+
+
+# By the kernel's size; 3: the matrices B', G and A' of the paper's equation 7.
+_INPUT = {
+    2: lambda d: [d[0] - d[1], d[1], d[2] - d[1]],
+    3: lambda d: [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]}
+_KERNEL = {2: lambda k: [k[0], k[0] + k[1], k[1]], 3: _kernel}
+_KERNEL_TRANSPOSED = {
+    2: lambda m: [m[0] + m[1], m[1] + m[2]], 3: _kernel_transposed}
+_OUTPUT = {
+    2: lambda m: [m[0] + m[1], m[1] + m[2]],
+    3: lambda m: [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]}
+_OUTPUT_TRANSPOSED = {
+    2: lambda y: [y[0], y[0] + y[1], y[1]],
+    3: lambda y: [y[0], y[0] + y[1], y[0] - y[1], -y[1]]}
