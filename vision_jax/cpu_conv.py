@@ -252,9 +252,8 @@ def _depthwise_kernel_gradient(x, g, kernel, strides, pads):
         products.append(jnp.where(inside, product, 0).astype(jnp.float32))
     return jax.tree.map(jnp.add, totals, products), None
 
-  totals, _ = lax.scan(
-      add, [jnp.zeros((high - low, x.shape[3])) for low, high in spans] * height,
-      jnp.arange(g.shape[0] * g.shape[1]))
+  zeros = [jnp.zeros((high - low, x.shape[3])) for low, high in spans] * height
+  totals, _ = lax.scan(add, zeros, jnp.arange(g.shape[0] * g.shape[1]))
   return jnp.stack([total.sum(0) for total in totals])
 
 
