@@ -26,7 +26,6 @@ from experiments import benchmark_worker
 from experiments import tables
 from vision_jax import allocator
 
-_STEPS = 3
 _LONGEST = 12
 # Their time is that of the operations within.
 _CONTAINERS = ('while', 'call', 'conditional')
@@ -49,10 +48,10 @@ def run(args) -> dict[str, Any]:
 
 
 def profile(name: str, dtype: str) -> dict[str, Any]:
-  """Takes a few steps of a workload and returns what they consist of.
+  """Takes a step of a workload and returns what it consists of.
 
   Returns:
-    'ms', a step by the wall clock; 'kinds', milliseconds by kind; 'longest',
+    'ms' by the wall clock; 'kinds', milliseconds by kind; 'longest',
     rows of the operations that take longest. Work that an operation hands to
     other threads counts where XLA waits for it.
   """
@@ -61,7 +60,8 @@ def profile(name: str, dtype: str) -> dict[str, Any]:
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       began = time.perf_counter()
-      side.turn(_STEPS)
+      # One: a trace holds a million events, and loops have many.
+      side.turn(1)
       seconds = time.perf_counter() - began
     spent = _spent(pathlib.Path(folder))
   origins = _origins(side.compiled.as_text())
@@ -72,12 +72,12 @@ def profile(name: str, dtype: str) -> dict[str, Any]:
     kinds[kind] += milliseconds
     rows.append({'ms': milliseconds, 'operation': operation, 'shape': shape,
                  'kind': kind})
-  return {'ms': 1e3 * seconds / _STEPS, 'kinds': dict(kinds.most_common()),
+  return {'ms': 1e3 * seconds, 'kinds': dict(kinds.most_common()),
           'longest': rows[:_LONGEST]}
 
 
 def _spent(folder: pathlib.Path) -> collections.Counter:
-  """Milliseconds a step of each operation of a trace.
+  """Milliseconds of each operation of a trace.
 
   Raises:
     RuntimeError: The trace has no operations.
@@ -90,7 +90,7 @@ def _spent(folder: pathlib.Path) -> collections.Counter:
     if 'args' not in event or 'hlo_op' not in event['args']:
       continue
     if not event['args']['hlo_op'].startswith(_CONTAINERS):
-      spent[event['args']['hlo_op']] += event['dur'] / 1e3 / _STEPS
+      spent[event['args']['hlo_op']] += event['dur'] / 1e3
   if not spent:
     raise RuntimeError('the trace names no operation; profile on a CPU.')
   return spent
@@ -134,8 +134,8 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
 Command: `taskset -c 0 {results['command']}`
 
 Machine: {results['machine']}, of which one works; load
-average at the start {results['load_average']:.1f}. Milliseconds of one step by XLA's clock, {_STEPS}
-steps each. What was tried against them is in [notes.md](notes.md).
+average at the start {results['load_average']:.1f}. Milliseconds of one step by XLA's clock.
+What was tried against them is in [notes.md](notes.md).
 """]
   for name, found in results['workloads'].items():
     total = sum(found['kinds'].values())
