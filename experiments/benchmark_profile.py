@@ -27,6 +27,8 @@ from experiments import tables
 from vision_jax import allocator
 
 _LONGEST = 12
+# In the first steps memory still grows.
+_WARM = 2
 # Their time is that of the operations within.
 _CONTAINERS = ('while', 'call', 'conditional')
 
@@ -57,6 +59,7 @@ def profile(name: str, dtype: str) -> dict[str, Any]:
   """
   side = benchmark_worker.Ours(name, dtype)
   side.start()
+  side.turn(_WARM)
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
       began = time.perf_counter()
@@ -134,8 +137,8 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
 Command: `taskset -c 0 {results['command']}`
 
 Machine: {results['machine']}, of which one works; load
-average at the start {results['load_average']:.1f}. Milliseconds of one step by XLA's clock.
-What was tried against them is in [notes.md](notes.md).
+average at the start {results['load_average']:.1f}. Milliseconds of one step by
+XLA's clock. What was tried against them is in [notes.md](notes.md).
 """]
   for name, found in results['workloads'].items():
     total = sum(found['kinds'].values())

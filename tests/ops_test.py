@@ -123,7 +123,8 @@ def test_winograd(batch, height, width, channels, padding, size):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(processor, 'vectors', lambda: 'any')
     for name, value in (
-        ('_FEWEST', {n: {'any': (1, 1)} for n in (2, 3)}), ('_FEWEST_OF_GRADIENT', {'any': 1}),
+        ('_FEWEST', {n: {'any': (1, 1)} for n in (2, 3)}),
+        ('_FEWEST_OF_GRADIENT', {'any': 1}),
         ('_MOST_WASTE', 9.0)):
       patch.setattr(winograd, name, value)
     function = lambda x, k: ops.conv(x, k, padding=padding)
