@@ -6,7 +6,7 @@
         --config.data.root=../shared/data
     python -m vision_jax.main --mode=sample --workdir=runs/<folder>
     python -m vision_jax.main \
-        --config=configs/gan.py:data=folders --config.data.path=my_images
+        --config=configs/gan.py:data=folders --config.data.root=my_images
 
 Arguments: data=digits|procedural|jellyfish|butterflies|...|folders,
 protocol=sound|published|modern, epochs (0 = the data's own number).

@@ -43,7 +43,7 @@ def run(args) -> dict[str, Any]:
     raise RuntimeError(
         'operations are told apart on one core of a CPU alone: start it by '
         '`taskset -c 0 python -m experiments.benchmark --what=profile`.')
-  # As in a training: pages would be a fifth of EfficientNet's step.
+  # As in a training and in the benchmark's workers.
   allocator.keep_freed_memory()
   return {'workloads': {
       name: profile(name, args.dtype) for name in args.only.split(',')}}
