@@ -7,10 +7,12 @@
 
 `--what=steps` (the default) times every workload of the five studies;
 `input`, whether data keeps up with the step; `scaling`, time and memory
-against size; `endtoend`, whole trainings; `profile`, what a step consists of.
+against size; `endtoend`, whole trainings; `profile`, what a step consists of;
+`seeds`, what five cost as one program.
 Each writes its JSON file and report, and `steps` also table.md, as the README
 has it. Peers come with `pip install -e .[benchmark]`; on an accelerator leave
-the two forms of Keras out (`--forms=eager,compiled`) unless TensorFlow sees it.
+the two forms of Keras out (`--forms=eager,compiled`) unless TensorFlow sees it,
+and let processes share its memory (`XLA_PYTHON_CLIENT_PREALLOCATE=false`).
 Expected on two quiet CPU cores: `steps` 40 minutes, most of it compilation.
 """
 
@@ -30,7 +32,7 @@ from experiments import tables
 from vision_jax import config as config_lib
 from vision_jax import writers
 
-WHAT = ('steps', 'input', 'scaling', 'endtoend', 'profile')
+WHAT = ('steps', 'input', 'scaling', 'endtoend', 'profile', 'seeds')
 
 
 def main(argv: list[str]) -> None:
@@ -59,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--what', choices=WHAT, default='steps')
   parser.add_argument(
       '--only', default=','.join(benchmark_workloads.WORKLOADS),
-      help='steps and profile: names of workloads')
+      help='steps, profile and seeds: names of workloads')
   parser.add_argument('--forms', default=','.join(benchmark_worker.PEERS),
                       help='steps: forms of the peers')
   parser.add_argument('--dtype', default='float32',
@@ -70,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
                       help='seconds of turns a workload, once there are five')
   parser.add_argument('--limit', type=float, default=400.0,
                       help='seconds that one compilation may take')
+  parser.add_argument('--together', type=int, default=1,
+                      help='steps: workloads that are compiled at once')
   parser.add_argument('--root', default='../shared/data',
                       help='endtoend: folder of the data sets')
   parser.add_argument('--jobs', default='imbalance_cnn,butterflies_b1,gan',
@@ -83,7 +87,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def steps(args, about: dict[str, str]) -> None:
-  """Times the workloads; the files are written anew after each."""
+  """Times the workloads; the files are written anew after each.
+
+  Raises:
+    SystemExit: At the end, if a workload could not be timed.
+  """
   began, out = time.perf_counter(), pathlib.Path(args.out)
   names = args.only.split(',')
   forms = tuple(filter(None, args.forms.split(',')))
@@ -94,10 +102,14 @@ def steps(args, about: dict[str, str]) -> None:
   peak = benchmark_steps.machine_peak(args.dtype, limit=args.limit)
   results = about | {'dtype': args.dtype, 'peak_gflops': peak / 1e9,
                      'workloads': {}}
-  for name in names:
-    found = benchmark_steps.measure(
-        name, forms, args.dtype, repeats=args.repeats,
-        budget=args.budget, limit=args.limit)
+  failed = []
+  for name, found in benchmark_steps.measure(
+      names, forms, args.dtype, repeats=args.repeats, budget=args.budget,
+      limit=args.limit, together=args.together):
+    if 'error' in found:
+      failed.append(f'{name}: {found["error"]}')
+      print(failed[-1], flush=True)
+      continue
     row = benchmark_steps.summarize(
         found, batch=benchmark_workloads.WORKLOADS[name].batch, peak=peak)
     results['workloads'][name] = row | {'turns': {
@@ -107,7 +119,10 @@ def steps(args, about: dict[str, str]) -> None:
     print(name, {key: row[key] for key in row
                  if key.endswith('_ms') or key == 'ratio'}, flush=True)
     benchmark_report.write(results, out)
-  print((out / 'report.md').read_text())
+  if results['workloads']:
+    print((out / 'report.md').read_text())
+  if failed:
+    sys.exit('not timed: ' + '\n'.join(failed))
 
 
 if __name__ == '__main__':

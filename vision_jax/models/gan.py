@@ -6,6 +6,9 @@ conditional discriminator adds the product of a class vector and its pooled
 features (projection, Miyato & Koyama 2018, arXiv:1802.05637). Knows no loss.
 """
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -50,18 +53,23 @@ class ClassNorm(nn.Module):
 
   Attributes:
     classes: number of classes; 0 is plain BatchNorm.
+    dtype: type of the computation; parameters are always float32.
   """
   classes: int = 0
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
       self, x: jax.Array, labels: jax.Array, *, train: bool) -> jax.Array:
+    norm = functools.partial(
+        layers.BatchNorm, use_running_average=not train, dtype=self.dtype,
+        **_NORM)
     if not self.classes:
-      return layers.BatchNorm(use_running_average=not train, **_NORM)(x)
-    x = layers.BatchNorm(use_running_average=not train, use_scale=False,
-                     use_bias=False, **_NORM)(x)
+      return norm()(x)
+    x = norm(use_scale=False, use_bias=False)(x)
     embed = lambda init, name: nn.Embed(
-        self.classes, x.shape[-1], embedding_init=init, name=name)(labels)
+        self.classes, x.shape[-1], embedding_init=init, dtype=self.dtype,
+        name=name)(labels)
     scale = embed(nn.initializers.ones, 'scale')
     shift = embed(nn.initializers.zeros, 'shift')
     return x * scale[:, None, None] + shift[:, None, None]
@@ -73,12 +81,14 @@ class UpConv(nn.Module):
   Parameters are those of `layers.Conv`; see `ops.upsample_conv`.
   """
   features: int
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     kernel = self.param('kernel', _INIT, (3, 3, x.shape[-1], self.features))
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    return ops.upsample_conv(x, kernel) + bias
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    return ops.upsample_conv(x, kernel) + bias.astype(self.dtype)
 
 
 class Generator(nn.Module):
@@ -92,10 +102,15 @@ class Generator(nn.Module):
     shape: height, width and channels of an image.
     features: channels of the convolutions.
     classes: classes to draw; 0 = unconditional.
+    blurred_maps: how many of the doubled maps, from the smallest on, are
+      blurred after their convolution (`ops.blur`).
+    dtype: type of the computation; the images are float32.
   """
   shape: tuple[int, int, int]
   features: tuple[int, ...] = (256, 256, 256, 128)
   classes: int = 0
+  blurred_maps: int = 0
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
@@ -108,13 +123,16 @@ class Generator(nn.Module):
           'evenly: change config.data.image_size or '
           'config.gan.generator_features')
     small = (height // step, width // step, self.features[0])
-    x = nn.Dense(small[0] * small[1] * small[2], kernel_init=_INIT)(latents)
+    x = nn.Dense(small[0] * small[1] * small[2], kernel_init=_INIT,
+                 dtype=self.dtype)(latents)
     x = nn.relu(x).reshape(-1, *small)
-    for features in self.features:
-      x = UpConv(features)(x)
-      x = nn.relu(ClassNorm(self.classes)(x, labels, train=train))
-    x = layers.Conv(channels, kernel_init=_INIT)(x)
-    return jnp.tanh(x)
+    for i, features in enumerate(self.features):
+      x = UpConv(features, self.dtype)(x)
+      if i < self.blurred_maps:
+        x = ops.blur(x)
+      x = nn.relu(ClassNorm(self.classes, self.dtype)(x, labels, train=train))
+    x = layers.Conv(channels, kernel_init=_INIT, dtype=self.dtype)(x)
+    return jnp.tanh(x.astype(jnp.float32))
 
 
 class Discriminator(nn.Module):
@@ -130,11 +148,13 @@ class Discriminator(nn.Module):
     dropout: rate after each convolution.
     norm: batch; spectral (Miyato et al. 2018, arXiv:1802.05957), which takes
       its place; or none.
+    dtype: type of the computation; the logits are float32.
   """
   features: tuple[int, ...] = (32, 64, 128, 256, 512)
   classes: int = 0
   dropout: float = 0.25
   norm: str = 'batch'
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
@@ -142,16 +162,20 @@ class Discriminator(nn.Module):
     for i, features in enumerate(self.features):
       step = 2 if i < 3 else 1
       x = self._bounded(layers.Conv(
-          features, strides=(step, step), kernel_init=_INIT), train)(x)
+          features, strides=(step, step), kernel_init=_INIT,
+          dtype=self.dtype), train)(x)
       if i == 1:
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
       if i and self.norm == 'batch':
-        x = layers.BatchNorm(use_running_average=not train, **_NORM)(x)
+        x = layers.BatchNorm(
+            use_running_average=not train, dtype=self.dtype, **_NORM)(x)
       x = _leaky_relu(x)
       x = layers.Dropout(self.dropout)(x, train=train)
-    logits = self._bounded(nn.Dense(1, kernel_init=_INIT), train)(
-        x.reshape(len(x), -1))[:, 0]
-    return logits + self._projection(x.mean((1, 2)), labels, train)
+    logits = self._bounded(
+        nn.Dense(1, kernel_init=_INIT, dtype=self.dtype), train)(
+            x.reshape(len(x), -1))[:, 0].astype(jnp.float32)
+    pooled = x.astype(jnp.float32).mean((1, 2))
+    return logits + self._projection(pooled, labels, train)
 
   def _bounded(self, layer: nn.Module, train: bool):
     """Returns `layer`, spectrally normalised where that is asked for."""
@@ -170,6 +194,7 @@ class PointGenerator(nn.Module):
   """Latents [B, d] to points, images of `shape` in [-1, 1]; an MLP."""
   shape: tuple[int, int, int]
   features: tuple[int, ...] = (64, 64)
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
@@ -177,15 +202,16 @@ class PointGenerator(nn.Module):
     del labels, train  # The same for every class and in both modes.
     x = latents
     for features in self.features:
-      x = _leaky_relu(nn.Dense(features)(x))
+      x = _leaky_relu(nn.Dense(features, dtype=self.dtype)(x))
     height, width, channels = self.shape
-    x = nn.Dense(height * width * channels)(x)
-    return jnp.tanh(x).reshape(-1, *self.shape)
+    x = nn.Dense(height * width * channels, dtype=self.dtype)(x)
+    return jnp.tanh(x.astype(jnp.float32)).reshape(-1, *self.shape)
 
 
 class PointDiscriminator(nn.Module):
   """Points, images of any shape, to one logit each, [B]; an MLP."""
   features: tuple[int, ...] = (64, 64)
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
@@ -193,5 +219,5 @@ class PointDiscriminator(nn.Module):
     del labels, train
     x = x.reshape(len(x), -1)
     for features in self.features:
-      x = _leaky_relu(nn.Dense(features)(x))
-    return nn.Dense(1)(x)[:, 0]
+      x = _leaky_relu(nn.Dense(features, dtype=self.dtype)(x))
+    return nn.Dense(1, dtype=self.dtype)(x)[:, 0].astype(jnp.float32)
