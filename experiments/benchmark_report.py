@@ -92,7 +92,8 @@ being two.
 {tables.markdown(costs)}
 Before anything is timed, each library takes one step from our weights without
 dropout and noise: the relative differences of its loss and of the worst
-tensor's gradient from ours; in bfloat16 of the loss, once float32 is equal.
+tensor's gradient from ours. In bfloat16 gradients at random weights are mostly
+rounding, so only the loss is compared.
 
 {tables.markdown(equal)}"""
   if failed:

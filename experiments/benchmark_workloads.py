@@ -145,8 +145,11 @@ def first_step(step: Step) -> dict[str, np.ndarray]:
     'weights/<path>' before the step, 'batch/<name>', 'loss/<name>',
     'moment/<path>' and, of a GAN, 'latents/<n>'.
   """
+  # An accelerator's search for fast algorithms takes longer than one step.
+  options = (None if jax.default_backend() == 'cpu'
+             else {'xla_gpu_autotune_level': 0})
   with layers.resting(_DROPOUTS):
-    after, sums = jax.jit(step.task.train_step)(
+    after, sums = jax.jit(step.task.train_step, compiler_options=options)(
         step.state, step.batch, step.key)
   flat = lambda tree: {
       optim.path_name(path): np.asarray(leaf)
