@@ -13,7 +13,8 @@ protocol=sound|published|modern, epochs (0 = the data's own number).
 
 Expected on two CPU cores: digits that one can read after some 2 minutes, sliced
 Wasserstein distance .05 to the test set. Jellyfish: the study's 100 epochs are
-6,400 steps there and 1,900 here, where stored augmentations do not count.
+6,400 steps there and 1,900 here, where stored augmentations do not count; a
+step takes 1.5 s on two cores and, where six runs share an H100, 20 ms of each.
 """
 
 from vision_jax import config as config_lib
@@ -100,23 +101,27 @@ def _modernize(config):
   BatchNorm statistics recomputed for the averaged weights (256 latents) it is
   .226, .237, .213, and .212 at the end: no gain.
 
-  With seed 0 the end is .244 [.233, .255] and `sound`'s .253 [.244, .262]:
-  lower, but not outside both intervals. The best checkpoints have .211 [.202,
-  .219] and .247 [.238, .256]; that rule came after the end was seen. Retrained,
-  the end of `sound` moved by .015 from an earlier .267, and its neighbouring
-  checkpoints differ by .03. With seed 1, all rules fixed before, the ends are
-  .238 [.228, .248] and .251 [.242, .259], each its run's lowest or nearly so:
-  lower again, and overlapping (`--seeds=2` of the experiment, `published` not
-  run).
+  At the study's 64 px and 6,400 steps, on an H100, the end is .131 [.122,
+  .140] with seed 9, `sound`'s .348 [.338, .358] and `published`'s .463 [.453,
+  .474], both with seed 0 (experiments/results/jellyfish_full). At 32 px after
+  1,500 steps it is .244 [.233, .255] with seed 0 and `sound`'s .253 [.244,
+  .262], with seed 1 .238 [.228, .248] and .251 [.242, .259]: lower each time,
+  but overlapping. There, the end of a retrained `sound` moved by .015, and its
+  neighbouring checkpoints differ by .03.
 
-  No gain with seed 9: dropout of .25 with `ema_decay` .998 (.256 at the end).
-  Nor, after 600 steps, where .24 is usual, had networks that are not kept here:
-  a discriminator that averages 2x2 pixels after a convolution instead of
-  striding and sees the batch's deviation, .292, and with spectral norm and
-  hinge, .39; a generator that blurs each doubled map, .261, though its
-  jellyfish have outlines and no lattice: worth another look. Not tried: the
-  falling rate alone with seed 9, R1, LeCam, a slower discriminator, another
-  target or speed of ADA.
+  Also at 64 px for 6,400 steps, seed 9: the same with `blurred_maps` of 3 has
+  .131 [.122, .140] and Fréchet distance 164 against 161, so the distances
+  cannot tell; it draws outlines without a lattice, but with contours like a
+  map's. DiffAugment of all three kinds from the start instead of ADA: .161 with
+  the blur; .169 without it, at half the rate and `ema_decay` .998.
+
+  No gain at 32 px with seed 9: dropout of .25 with `ema_decay` .998 (.256 at
+  the end). Nor, after 600 steps, where .24 is usual, had networks that are not
+  kept here: a discriminator that averages 2x2 pixels after a convolution
+  instead of striding and sees the batch's deviation, .292, and with spectral
+  norm and hinge, .39; blurring every doubled map, .261. Not tried: the falling
+  rate alone with seed 9, R1, LeCam, a slower discriminator, another target or
+  speed of ADA.
   """
   config.augment.flip_horizontal = config.data.source != 'digits'
   config.optimizer.name = 'adam'

@@ -23,11 +23,11 @@ _STEPS = 20  # Of a turn.
 def run(args) -> dict[str, Any]:
   """Returns the rows of `--what=seeds`: one a workload of `--only`."""
   return {'dtype': args.dtype, 'rows': [
-      _measure(name, args.dtype, args.repeats)
+      measure(name, args.dtype, args.repeats)
       for name in args.only.split(',')]}
 
 
-def _measure(name: str, dtype: str, repeats: int) -> dict[str, Any]:
+def measure(name: str, dtype: str, repeats: int) -> dict[str, Any]:
   """Returns the median milliseconds of a step of one and of all seeds."""
   config = workloads.make_config(name, dtype=dtype)
   runtime.apply(config.runtime)

@@ -9,7 +9,11 @@ and whether samples lie nearer to the training images than held-out images do.
 A run is judged at its end and at its best checkpoint, as found with samples of
 other noise: little data is soon learnt by heart, and what comes after is worse.
 The default fits two CPU cores (32 px, fewer steps); `--full` is the study's
-64 px and 6,400 steps.
+64 px and 6,400 steps, three minutes a run where six share an H100:
+
+    python -m experiments.jellyfish --root=../shared/data --full \
+        --only=published-0,sound-0,modern-9 \
+        --out=experiments/results/jellyfish_full
 """
 
 import argparse
@@ -49,35 +53,54 @@ def main(argv: list[str]) -> None:
   command = f'python -m experiments.jellyfish {shlex.join(argv)}'
   extractor = extractors.make(args.extractor, weights=args.weights)
   rows, best, curves, reals = [], [], [], {}
-  for seed in range(args.seeds):
-    for protocol in PROTOCOLS:
-      config = make_config(args, protocol, seed)
-      folder = pathlib.Path(args.runs) / (
-          f'{args.data}-{args.size}-{args.steps}-{protocol}-{seed}')
-      print(folder, flush=True)
-      result = loop.train(config, folder)
-      run = runs.build(config)
-      if not reals:
-        reals = {name: extractor.rows(_images(run, name))
-                 for name in ('train', 'test')}
-      points = measure(run, folder, reals, extractor, args)
-      about = {'protocol': protocol, 'seed': seed}
-      curves += [{**about, **point} for point in points]
-      rows.append({**about, **points[-1], 'seconds': result['seconds']})
-      best.append({**about, **min(
-          points, key=lambda point: point['kid_other_noise'])})
-      if not seed:
-        draw(run, folder, out, protocol)
-      # After every run: a comparison that is stopped leaves its report.
-      writers.write_csv(out / 'table.csv', rows)
-      writers.write_csv(out / 'best.csv', best)
-      writers.write_csv(out / 'curves.csv', curves)
-      jellyfish_report.draw_curves(curves, out / 'kid.png')
-      writers.write_text(out / 'report.md', jellyfish_report.report(
-          command, args, rows, best, curves, extractor=extractor.name,
-          machine=tables.machine(),
-          images={name: len(x) for name, x in reals.items()}))
+  for protocol, seed in _pairs(args):
+    config = make_config(args, protocol, seed)
+    folder = pathlib.Path(args.runs) / (
+        f'{args.data}-{args.size}-{args.steps}-{protocol}-{seed}')
+    print(folder, flush=True)
+    result = loop.train(config, folder)
+    run = runs.build(config)
+    if not reals:
+      reals = {name: extractor.rows(_images(run, name))
+               for name in ('train', 'test')}
+    points = measure(run, folder, reals, extractor, args)
+    about = {'protocol': protocol, 'seed': seed}
+    if all(row['protocol'] != protocol for row in rows):
+      draw(run, folder, out, protocol)
+    curves += [{**about, **point} for point in points]
+    rows.append({**about, **points[-1], 'seconds': result['seconds']})
+    best.append({**about, **min(
+        points, key=lambda point: point['kid_other_noise'])})
+    # After every run: a comparison that is stopped leaves its report.
+    writers.write_csv(out / 'table.csv', rows)
+    writers.write_csv(out / 'best.csv', best)
+    writers.write_csv(out / 'curves.csv', curves)
+    jellyfish_report.draw_curves(curves, out / 'kid.png')
+    writers.write_text(out / 'report.md', jellyfish_report.report(
+        command, args, rows, best, curves, extractor=extractor.name,
+        machine=tables.machine(),
+        images={name: len(x) for name, x in reals.items()}))
   print((out / 'report.md').read_text())
+
+
+def _pairs(args) -> list[tuple[str, int]]:
+  """Returns protocol and seed of each run, in their order.
+
+  Raises:
+    ConfigError: If `--only` names a run that cannot be.
+  """
+  if not args.only:
+    return [(protocol, seed) for seed in range(args.seeds)
+            for protocol in PROTOCOLS]
+  pairs = []
+  for word in args.only.split(','):
+    protocol, _, seed = word.partition('-')
+    if protocol not in PROTOCOLS or not seed.isdecimal():
+      raise config_lib.ConfigError(
+          f'--only={args.only}: {word!r} is not a protocol '
+          f'({", ".join(PROTOCOLS)}) and a seed, such as sound-0.')
+    pairs.append((protocol, int(seed)))
+  return pairs
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--points', type=int, default=5,
                       help='checkpoints measured on the way')
   parser.add_argument('--seeds', type=int, default=1)
+  parser.add_argument('--only', default='',
+                      help='these runs alone, such as sound-0,modern-9')
   parser.add_argument('--samples', type=int, default=500)
   parser.add_argument('--extractor', default='efficientnet_lite0')
   parser.add_argument('--weights', default='published')

@@ -10,6 +10,7 @@ from experiments import benchmark_input
 from experiments import benchmark_profile
 from experiments import benchmark_report
 from experiments import benchmark_scaling
+from experiments import benchmark_seeds
 from experiments import benchmark_steps
 from experiments import benchmark_workloads as workloads
 
@@ -112,6 +113,65 @@ def test_results_beyond_tolerance_are_refused(monkeypatch):
       'PyTorch': {'loss': 0.0, 'gradient': 0.0}}
   with pytest.raises(benchmark_steps.WorkerError, match='of Keras .* nothing'):
     compare('eager', 'keras', 'keras_xla')
+
+
+class Sleeper:
+  """A side that computes nothing; one workload and one form of it fail."""
+  alive, most, fails = 0, 0, ('gan', ('unet', 'compiled'))
+
+  def __init__(self, form, name, dtype, *, limit):
+    del dtype, limit
+    self.form, self.name, self.open = form, name, True
+    Sleeper.alive += 1
+    Sleeper.most = max(Sleeper.most, Sleeper.alive)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    Sleeper.alive -= self.open
+    self.open = False
+
+  def ask(self, command, *unused):
+    if (self.name, self.form) in self.fails or (
+        self.name in self.fails and command == 'exact'):
+      raise benchmark_steps.WorkerError(f'{self.form}: no')
+    return {'exact': {'loss': 0.0, 'gradient': 0.0},
+            'start': {'compile_seconds': 1.0}, 'turn': {'seconds': 1.0},
+            'finish': {'peak_bytes': 8}}[command]
+
+
+@pytest.mark.parametrize('together', [1, 3])
+def test_a_workload_that_fails_leaves_the_others_their_times(
+    monkeypatch, together):
+  monkeypatch.setattr(benchmark_steps, 'Worker', Sleeper)
+  Sleeper.most = 0
+  found = dict(benchmark_steps.measure(
+      ('gan', 'unet', 'dense_dae'), ('eager', 'compiled'), 'bfloat16',
+      repeats=2, budget=1, limit=1, together=together))
+  assert list(found) == ['gan', 'unet', 'dense_dae']
+  assert found['gan'] == {'error': 'ours: no'}
+  assert found['unet']['sides']['compiled'] == {'error': 'compiled: no'}
+  assert found['unet']['sides']['ours']['seconds'] == [1.0, 1.0]
+  assert found['dense_dae']['equality'] == {'PyTorch': {'loss': 0.0}}
+  assert {form: side['peak_bytes'] for form, side in
+          found['dense_dae']['sides'].items()} == {
+              'ours': 8, 'eager': 8, 'compiled': 8}
+  assert Sleeper.alive == 0 and Sleeper.most >= 3 * together
+
+
+def test_seeds_together_cost_what_the_turns_say(tmp_path):
+  row = benchmark_seeds.measure('dense_dae', 'float32', 1)
+  assert row['workload'] == 'dense_dae' and row['seeds'] == 5
+  for form in ('vmap', 'unroll'):
+    # Five trainings are more work than one, and less than a hundred.
+    assert 1 < row[f'{form} / one'] < 100
+    assert row[f'{form} / one'] == pytest.approx(
+        row[f'{form}, ms'] / row['one, ms'])
+  text = benchmark_seeds.report(
+      {'command': 'c', 'machine': 'm', 'load_average': 0.0, 'seconds': 1.0,
+       'dtype': 'float32', 'rows': [row]}, tmp_path)
+  assert '| dense_dae | 5 |' in text
 
 
 @pytest.mark.parametrize('operation,origin,kind', [

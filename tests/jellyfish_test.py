@@ -70,3 +70,30 @@ def test_protocols_share_networks_and_budget(monkeypatch, size, features):
     assert (config.gan.generator_features, config.gan.discriminator_features
             ) == (configs[0].gan.generator_features,
                   configs[0].gan.discriminator_features)
+
+
+def test_runs_are_all_or_those_that_are_named():
+  assert jellyfish._pairs(parse('--seeds=2')) == [
+      ('published', 0), ('sound', 0), ('modern', 0),
+      ('published', 1), ('sound', 1), ('modern', 1)]
+  assert jellyfish._pairs(parse('--only=sound-0,modern-9')) == [
+      ('sound', 0), ('modern', 9)]
+  for wrong in ('sound', 'sound-', 'best-0', 'sound-0,'):
+    with pytest.raises(ValueError, match='such as sound-0'):
+      jellyfish._pairs(parse(f'--only={wrong}'))
+
+
+def test_pictures_and_curves_are_of_each_first_seed(monkeypatch, tmp_path):
+  rows = [make_row('sound', 0.3, seed=1), make_row('modern', 0.2, seed=9),
+          make_row('sound', 0.4, seed=2)]
+  text = jellyfish_report.report(
+      'c', parse(), rows, rows, rows, extractor='e', machine='m',
+      images={'train': 8, 'test': 4})
+  assert text.index('`sound`, seed 1,') < text.index('`modern`, seed 9,')
+  assert 'seed 2,' not in text
+  drawn = {}
+  monkeypatch.setattr(jellyfish_report.figures, 'interval_plot',
+                      lambda series, *unused, **fields: drawn.update(series))
+  jellyfish_report.draw_curves(rows, tmp_path / 'kid.png')
+  assert {name: [point[1] for point in points]
+          for name, points in drawn.items()} == {'sound': [0.3], 'modern': [0.2]}

@@ -1,7 +1,8 @@
 """The studies' data sets as deltas on `config.data`.
 
 A config file calls `use(config, name)`; a user's own data set needs no entry
-here, `--config.data.source=folders --config.data.path=...` is enough.
+here: `--config.data.source=folders` and `--config.data.root=...`, with
+`--config.data.path=...` where the images lie deeper, are enough.
 """
 
 import ml_collections
