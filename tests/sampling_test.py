@@ -76,6 +76,14 @@ def test_the_entry_point_draws_a_path(run, tmp_path):
   assert canvas.shape[1] > canvas.shape[0]
 
 
+@pytest.mark.parametrize('layout', ['grid', 'interpolation'])
+def test_a_picture_is_written_as_png_alone(layout, tmp_path):
+  with pytest.raises(config_lib.ConfigError, match='path.jpg does not end in'):
+    sampling.sample(
+        config_lib.base(), tmp_path, output=str(tmp_path / 'path.jpg'),
+        count=1, seed=0, layout=layout, weights='average')
+
+
 def test_runs_that_draw_nothing_say_so(tmp_path):
   (tmp_path / 'result.json').write_text(json.dumps({'class_names': ['a', 'b']}))
   with pytest.raises(config_lib.ConfigError, match='draws no images'):

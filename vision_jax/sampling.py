@@ -75,7 +75,16 @@ def sample(
 
   Returns:
     The path written.
+
+  Raises:
+    ConfigError: If `output` is no PNG file where one is written, or for
+      `load`'s reasons.
   """
+  if (output and layout != 'images'
+      and pathlib.Path(output).suffix.lower() != '.png'):
+    raise config_lib.ConfigError(
+        f'--output={output} does not end in .png: --layout={layout} writes one '
+        'PNG file, and --layout=images a folder of them.')
   generator, state = load(config, folder, weights=weights)
   about = dict(seed=seed, weights=weights, step=results.read(folder)['steps'])
   stem = f'{layout}_{weights}_{seed}'
