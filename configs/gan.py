@@ -109,11 +109,12 @@ def _modernize(config):
   but overlapping. There, the end of a retrained `sound` moved by .015, and its
   neighbouring checkpoints differ by .03.
 
-  Also at 64 px for 6,400 steps, seed 9: the same with `blurred_maps` of 3 has
-  .131 [.122, .140] and Fréchet distance 164 against 161, so the distances
-  cannot tell; it draws outlines without a lattice, but with contours like a
-  map's. DiffAugment of all three kinds from the start instead of ADA: .161 with
-  the blur; .169 without it, at half the rate and `ema_decay` .998.
+  Also at 64 px for 6,400 steps, seed 9: a generator that blurs all its doubled
+  maps but the last (1 2 1, after the convolution) has .131 [.122, .140] and
+  Fréchet distance 164 against 161, so the distances cannot tell; it draws
+  outlines without a lattice, but with contours like a map's, and is not kept.
+  DiffAugment of all three kinds from the start instead of ADA: .161 with the
+  blur; .169 without it, at half the rate and `ema_decay` .998.
 
   No gain at 32 px with seed 9: dropout of .25 with `ema_decay` .998 (.256 at
   the end). Nor, after 600 steps, where .24 is usual, had networks that are not

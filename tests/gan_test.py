@@ -275,26 +275,6 @@ def test_few_bits_change_little_and_are_kept_nowhere(fields):
           for leaf in jax.tree.leaves(tree)} == {jnp.dtype('float32')}
 
 
-def test_maps_are_blurred_from_the_smallest_on():
-  def draw(maps):
-    network = gan.Generator((8, 8, 3), (6, 4), blurred_maps=maps)
-    inputs = jnp.ones((2, 5)), jnp.zeros(2, jnp.int32)
-    variables = network.init(jax.random.key(0), *inputs, train=False)
-    return network.apply(
-        variables, *inputs, train=False, capture_intermediates=True)
-  images, maps = zip(*map(draw, range(3)))
-  assert not any(np.allclose(images[i], images[i + 1]) for i in range(2))
-  first = [x['intermediates']['ClassNorm_0']['__call__'][0] for x in maps]
-  np.testing.assert_array_equal(first[1], first[2])
-  assert not np.allclose(first[0], first[1])
-
-
-@pytest.mark.parametrize('maps', [-1, 2])
-def test_more_blurred_maps_than_there_are_is_refused(maps):
-  with pytest.raises(config_lib.ConfigError, match=f'blurred_maps={maps} .* 1,'):
-    runs.make_task(small_config(gan__blurred_maps=maps), INFO)
-
-
 def test_a_speed_of_no_images_is_refused():
   with pytest.raises(ValueError, match='ada_images=0 is not positive'):
     runs.make_task(small_config(gan__ada_images=0), INFO)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from vision_jax import allocator
 from vision_jax import cpu_conv
@@ -253,18 +252,6 @@ def test_upsample_conv(height, width, channels):
   _assert_equal(
       ops.upsample_conv, plain, _draw(2, height, width, channels),
       _draw(3, 3, channels, 4, seed=1))
-
-
-@_few
-@hypothesis.given(st.integers(1, 5), st.integers(1, 5))
-def test_blur_is_scipys_filter(height, width):
-  x = _draw(2, height, width, 3)
-  expected = x
-  for axis in (1, 2):
-    expected = ndimage.convolve1d(
-        expected, [0.25, 0.5, 0.25], axis=axis, mode='nearest')
-  np.testing.assert_allclose(ops.blur(x), expected, atol=1e-6)
-  assert ops.blur(x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_every_operation_with_several_devices_or_an_accelerator(monkeypatch):

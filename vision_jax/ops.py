@@ -117,26 +117,6 @@ def upsample_conv(x, kernel):
       batch, 2 * height, 2 * width, kernel.shape[-1])
 
 
-def blur(x):
-  """Weighs each pixel of [B, H, W, C] with its neighbours, 1 2 1 each way.
-
-  Beyond the edge lie copies of the edge, so that a constant stays what it is.
-  After a doubling it takes away what the smaller map cannot have held. Source:
-  Karras et al. 2019, arXiv:1812.04948, appendix C.
-
-  Args:
-    x: [B, H, W, C].
-  """
-  for axis in (1, 2):
-    pads = [(int(i == axis), int(i == axis)) for i in range(x.ndim)]
-    wide, size = jnp.pad(x, pads, mode='edge'), x.shape[axis]
-    before, after = (
-        lax.slice_in_dim(wide, start, start + size, axis=axis)
-        for start in (0, 2))
-    x = (before + 2 * x + after) / 4
-  return x
-
-
 def _pool(x):
   """Maximum of 2x2 windows, and which of the four it is (first of equals)."""
   height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2

@@ -45,11 +45,6 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
   Raises:
     ConfigError: If a field is wrong.
   """
-  maps = len(config.gan.generator_features)
-  if not 0 <= config.gan.blurred_maps <= maps:
-    raise config_lib.ConfigError(
-        f'config.gan.blurred_maps={config.gan.blurred_maps} is not from 0 to '
-        f'{maps}, the number of config.gan.generator_features.')
   if config.gan.ada_images < 1:
     raise config_lib.ConfigError(
         f'config.gan.ada_images={config.gan.ada_images} is not positive: it is '
@@ -116,8 +111,7 @@ def make_networks(config: ml_collections.ConfigDict, info: task_lib.Info):
   return config_lib.choose('model.name', config.model.name, {
       'study_gan': lambda: {
           'generator': gan.Generator(
-              shape, draw, classes=classes, blurred_maps=fields.blurred_maps,
-              dtype=dtype),
+              shape, draw, classes=classes, dtype=dtype),
           'discriminator': gan.Discriminator(
               judge, classes=classes, dropout=config.model.dropout, norm=norm,
               dtype=dtype)},

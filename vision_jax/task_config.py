@@ -12,7 +12,6 @@ def gan() -> ml_collections.ConfigDict:
       latent_dims=100,  # Length of the noise vector.
       generator_features=(256, 256, 256, 128),  # Each doubles the image.
       discriminator_features=(32, 64, 128, 256, 512),
-      blurred_maps=0,  # Doubled maps of G that are blurred, small ones first.
       norm='batch',  # Of the discriminator: batch, spectral or none.
       conditional=False,  # Draw each class by its label.
       loss='non_saturating',  # Or least_squares, hinge, wasserstein.

@@ -102,14 +102,11 @@ class Generator(nn.Module):
     shape: height, width and channels of an image.
     features: channels of the convolutions.
     classes: classes to draw; 0 = unconditional.
-    blurred_maps: how many of the doubled maps, from the smallest on, are
-      blurred after their convolution (`ops.blur`).
     dtype: type of the computation; the images are float32.
   """
   shape: tuple[int, int, int]
   features: tuple[int, ...] = (256, 256, 256, 128)
   classes: int = 0
-  blurred_maps: int = 0
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -126,10 +123,8 @@ class Generator(nn.Module):
     x = nn.Dense(small[0] * small[1] * small[2], kernel_init=_INIT,
                  dtype=self.dtype)(latents)
     x = nn.relu(x).reshape(-1, *small)
-    for i, features in enumerate(self.features):
+    for features in self.features:
       x = UpConv(features, self.dtype)(x)
-      if i < self.blurred_maps:
-        x = ops.blur(x)
       x = nn.relu(ClassNorm(self.classes, self.dtype)(x, labels, train=train))
     x = layers.Conv(channels, kernel_init=_INIT, dtype=self.dtype)(x)
     return jnp.tanh(x.astype(jnp.float32))
