@@ -73,19 +73,21 @@ def forward(
       n + sum(pad) - size + 1 for n, pad in zip(x.shape[1:3], pads))
   tiles = _input_tiles(x, pads, height, width, size)
   order = range(size)[::-1] if turned else range(size)
-  kernels = _in_both(
-      _KERNEL[size], [[kernel[i, j] for j in order] for i in order])
+  kernels = _in_both(_KERNEL[size], [
+      [lax.index_in_dim(row, j, keepdims=False) for j in order]
+      for row in (lax.index_in_dim(kernel, i, keepdims=False) for i in order)])
   contract = lambda t, k: lax.dot_general(
       t, k, (((1,), (int(turned),)), ((), ())))
   products = [[contract(t, k) for t, k in zip(*rows, strict=True)]
               for rows in zip(tiles, kernels, strict=True)]
   features = kernel.shape[2 if turned else 3]
-  blocks = (x.shape[0], -(-height // 2), -(-width // 2), features)
-  rows = [jnp.stack([y.reshape(blocks) for y in row], axis=3)
+  # Two pixels side by side as channels, then two rows.
+  batch, down, across = x.shape[0], -(-height // 2), -(-width // 2)
+  rows = [lax.concatenate(row, 1).reshape(batch * down, 1, -1)
           for row in _in_both(_OUTPUT[size], products)]
-  y = jnp.stack(rows, axis=2).reshape(
-      blocks[0], 2 * blocks[1], 2 * blocks[2], blocks[3])
-  return y[:, :height, :width]
+  y = lax.concatenate(rows, 1).reshape(
+      batch, 2 * down, 2 * across, features)
+  return lax.slice(y, (0, 0, 0, 0), (batch, height, width, features))
 
 
 def kernel_gradient(
@@ -97,10 +99,8 @@ def kernel_gradient(
   """
   height, width = g.shape[1:3]
   tiles = _input_tiles(x, pads, height, width, size)
-  g = jnp.pad(g, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
-  views = [[g[:, i::2, j::2].reshape(-1, g.shape[-1]) for j in (0, 1)]
-           for i in (0, 1)]
-  gradients = _in_both(_OUTPUT_TRANSPOSED[size], views)
+  g = _padded(g, [(0, height % 2), (0, width % 2)])
+  gradients = _in_both(_transposed(_OUTPUT[size]), _views(g, 2))
   return [[lax.dot_general(t, y, (((0,), (0,)), ((), ())))
            for t, y in zip(*rows, strict=True)]
           for rows in zip(tiles, gradients, strict=True)]
@@ -108,47 +108,71 @@ def kernel_gradient(
 
 def from_products(products: list[list[jax.Array]]) -> jax.Array:
   """Returns the kernel's gradient [h, w, C, F] of sums of `kernel_gradient`."""
-  return jnp.stack([jnp.stack(row) for row in _in_both(
-      _KERNEL_TRANSPOSED[len(products) - 1], products)])
+  transform = _transposed(_KERNEL[len(products) - 1])
+  return jnp.stack([jnp.stack(row) for row in _in_both(transform, products)])
 
 
 def _input_tiles(x, pads, height, width, size):
   """Transformed tiles of the input, a grid of [tiles, C]."""
-  sizes = [2 * -(-n // 2) for n in (height, width)]
-  x = jnp.pad(x, ((0, 0), *(
-      (low, even + size - 1 - n - low)
-      for n, even, (low, _) in zip(x.shape[1:3], sizes, pads)), (0, 0)))
-  views = [[x[:, i:i + sizes[0] - 1:2, j:j + sizes[1] - 1:2].reshape(
-      -1, x.shape[-1]) for j in range(size + 1)] for i in range(size + 1)]
-  return _in_both(_INPUT[size], views)
+  margins = [
+      (low, n_out + n_out % 2 + size - 1 - n - low)
+      for n, n_out, (low, _) in zip(x.shape[1:3], (height, width), pads)]
+  return _in_both(_INPUT[size], _views(_padded(x, margins), size + 1))
+
+
+# Operations of `lax`, for brackets and signs take JAX several times longer to
+# trace, and a network has thousands of them.
+
+
+def _padded(x, margins):
+  return lax.pad(x, jnp.zeros((), x.dtype), (
+      (0, 0, 0), *((low, high, 0) for low, high in margins), (0, 0, 0)))
+
+
+def _views(x, size):
+  """The entries of tiles that begin at every second pixel, [tiles, C] each."""
+  batch, *sides, channels = x.shape
+  height, width = (n - size + 1 for n in sides)
+  return [[lax.slice(
+      x, (0, i, j, 0), (batch, i + height, j + width, channels),
+      (1, 2, 2, 1)).reshape(-1, channels)
+           for j in range(size)] for i in range(size)]
 
 
 def _in_both(transform, grid):
-  """Applies a transform of lists to the columns, then rows, of a grid."""
-  columns = [transform(column) for column in zip(*grid)]
-  return [transform(row) for row in zip(*columns)]
+  """Applies a matrix to the columns, then to the rows, of a grid."""
+  columns = [_apply(transform, column) for column in zip(*grid)]
+  return [_apply(transform, row) for row in zip(*columns)]
 
 
-def _kernel(k):
-  even, odd = (k[0] + k[2]) / 2, k[1] / 2
-  return [k[0], even + odd, even - odd, k[2]]
+def _apply(matrix, arrays):
+  """The product of a small matrix and a list of arrays, without its zeros."""
+  results = []
+  for row in matrix:
+    total = None
+    for factor, x in zip(row, arrays, strict=True):
+      if abs(factor) not in (0, 1):
+        x = lax.mul(x, jnp.full_like(x, abs(factor)))
+      if total is None:
+        total = x if factor > 0 else lax.neg(x) if factor else None
+      elif factor:
+        total = (lax.add if factor > 0 else lax.sub)(total, x)
+    results.append(total)
+  return results
 
 
-def _kernel_transposed(m):
-  even, odd = (m[1] + m[2]) / 2, (m[1] - m[2]) / 2
-  return [m[0] + even, odd, even + m[3]]
+def _transposed(matrix):
+  return tuple(zip(*matrix))
 
 
-# By the kernel's size; 3: the matrices B', G and A' of the paper's equation 7.
+# By the kernel's size; 3: the matrices B', G and A' of the paper's equation 7,
+# but for two rows of B' with the other sign, as in A'.
 _INPUT = {
-    2: lambda d: [d[0] - d[1], d[1], d[2] - d[1]],
-    3: lambda d: [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]}
-_KERNEL = {2: lambda k: [k[0], k[0] + k[1], k[1]], 3: _kernel}
-_KERNEL_TRANSPOSED = {
-    2: lambda m: [m[0] + m[1], m[1] + m[2]], 3: _kernel_transposed}
+    2: ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
+    3: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))}
+_KERNEL = {
+    2: ((1, 0), (1, 1), (0, 1)),
+    3: ((1, 0, 0), (.5, .5, .5), (.5, -.5, .5), (0, 0, 1))}
 _OUTPUT = {
-    2: lambda m: [m[0] + m[1], m[1] + m[2]],
-    3: lambda m: [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]}
-_OUTPUT_TRANSPOSED = {
-    2: lambda y: [y[0], y[0] + y[1], y[1]],
-    3: lambda y: [y[0], y[0] + y[1], y[0] - y[1], -y[1]]}
+    2: ((1, 1, 0), (0, 1, 1)),
+    3: ((1, 1, 1, 0), (0, 1, -1, -1))}
