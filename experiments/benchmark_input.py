@@ -167,6 +167,8 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
         **{f'{kind} / device': medians[kind] / medians['device']
            for kind in ('resident', 'streamed')}})
   speed = results['decoding']
+  # Seconds an image of a training of two epochs.
+  two = 1 / speed['first'] + 1 / speed['cached']
   return f"""# Whether data keeps up with the step
 
 Command: `{results['command']}`
@@ -182,7 +184,8 @@ Decoding {_PHOTOS} JPEG files of {_PHOTO[0]}x{_PHOTO[1]} pixels to 227x227,
 images a second: ours when a file is first read {speed['first']:.0f}, with its
 hashes and checks, and in every later epoch or run {speed['cached']:.0f}; PyTorch's DataLoader in every epoch
 {speed['torch_epoch']:.0f}: {speed['first'] / speed['torch_epoch']:.2f} and \
-{speed['cached'] / speed['torch_epoch']:.0f} times as fast.
+{speed['cached'] / speed['torch_epoch']:.0f} times as fast, and
+{2 / speed['torch_epoch'] / two:.2f} times over two epochs.
 
 The most memory of a process that decodes, trains for an epoch and tests, where
 {benchmark_memory.RESIDENT_MB} MB may lie on the device:

@@ -85,6 +85,14 @@ def test_a_value_made_solid_is_the_same_to_the_bit():
   assert jax.grad(cpu_conv._solid)(0.1, kernel) == 1.0
 
 
+@pytest.mark.parametrize('window,strides', [((3, 3), (2, 2)), ((2, 3), (1, 1))])
+def test_a_window_larger_than_the_map_gives_an_empty_one(window, strides):
+  x = _draw(2, 1, 3, 4)
+  got = ops.max_pool(x, window=window, strides=strides)
+  assert got.shape == _plain_pool(x, window, strides).shape
+  assert got.shape[1] == 0
+
+
 @pytest.mark.parametrize('pixels', [32, 33])
 @pytest.mark.parametrize('padding', ['SAME', ((3, 3), (3, 3))])
 def test_strided_stem_of_seven(pixels, padding):

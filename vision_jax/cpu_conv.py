@@ -39,13 +39,15 @@ def explicit_pads(x, kernel, strides, padding):
 def windows(x, size, strides):
   """Lists the strided views of a padded [B, H, W, C], one a kernel entry."""
   batch, *sides, channels = x.shape
-  height, width = (
-      (n - k) // s * s + 1 for n, k, s in zip(sides, size, strides))
+  # A window larger than the map has no place: an empty view.
+  height, width = (max(0, (n - k) // s * s + 1)
+                   for n, k, s in zip(sides, size, strides))
   # In place of brackets, which take JAX several times longer to trace.
-  return [
-      lax.slice(x, (0, i, j, 0), (batch, i + height, j + width, channels),
-                (1, *strides, 1))
-      for i in range(size[0]) for j in range(size[1])]
+  def view(i, j):
+    i, j = i if height else 0, j if width else 0
+    return lax.slice(x, (0, i, j, 0), (batch, i + height, j + width, channels),
+                     (1, *strides, 1))
+  return [view(i, j) for i in range(size[0]) for j in range(size[1])]
 
 
 def chunks(pixels, *arrays):
