@@ -12,6 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from vision_jax import views
 from vision_jax import winograd
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
@@ -36,31 +37,12 @@ def explicit_pads(x, kernel, strides, padding):
   return tuple(tuple(pair) for pair in padding)
 
 
-def windows(x, size, strides):
-  """Lists the strided views of a padded [B, H, W, C], one a kernel entry."""
-  batch, *sides, channels = x.shape
-  # A window larger than the map has no place: an empty view.
-  height, width = (max(0, (n - k) // s * s + 1)
-                   for n, k, s in zip(sides, size, strides))
-  # In place of brackets, which take JAX several times longer to trace.
-  def view(i, j):
-    i, j = i if height else 0, j if width else 0
-    return lax.slice(x, (0, i, j, 0), (batch, i + height, j + width, channels),
-                     (1, *strides, 1))
-  return [view(i, j) for i in range(size[0]) for j in range(size[1])]
-
-
 def chunks(pixels, *arrays):
   """Splits the leading axis so that a chunk has about `_ROWS` pixels."""
   batch = arrays[0].shape[0]
   size = max(n for n in range(1, batch + 1)
              if batch % n == 0 and (n == 1 or n * pixels <= _ROWS))
   return tuple(a.reshape(batch // size, size, *a.shape[1:]) for a in arrays)
-
-
-def pad(x, pads):
-  """Pads the height and width of [B, H, W, C] with zeros."""
-  return jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
 
 def _margins(g, kernel, strides, pads, shape):
@@ -86,7 +68,7 @@ def _product(a, b):
 
 def _gathered(x, size, strides):
   """All windows of a padded [B, H, W, C] as channels, [B, H', W', h w C]."""
-  return jnp.concatenate(windows(x, size, strides), axis=-1)
+  return jnp.concatenate(views.windows(x, size, strides), axis=-1)
 
 
 def _over_chunks(function, zeros, x, g):
@@ -119,7 +101,7 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   if (strides == (1, 1) and height * width * features <= channels
       and min(map(min, margins)) >= 0):
     # Few outputs: 6 ms against 26 ms for 16x64x64, 128 -> 3.
-    rows = _gathered(pad(g, margins), (height, width), strides)
+    rows = _gathered(views.pad(g, margins), (height, width), strides)
     total = _product(rows, x).reshape(height, width, features, channels)
     return total[::-1, ::-1].swapaxes(2, 3)
   if strides == (1, 1) and winograd.applies_to_gradient(
@@ -147,7 +129,7 @@ def _strided_gradient(x, g, shape, strides, pads):
   sizes = (math.prod(shape[:3]), shape[3])
   small = sizes[0] <= sizes[1]  # The smaller factor first.
   def product(x, g):
-    rows = _gathered(pad(x, pads), shape[:2], strides)
+    rows = _gathered(views.pad(x, pads), shape[:2], strides)
     return _product(rows, g) if small else _product(g, rows)
   total = _over_chunks(
       product, jnp.zeros(sizes if small else sizes[::-1]), x, g)
@@ -231,8 +213,8 @@ def depthwise(x, kernel, strides, pads):
   For 16x112x112x32, 3x3: 7 ms against 174 ms, gradients 42 ms against 290 ms.
   """
   weights = kernel.reshape(-1, kernel.shape[-1])
-  views = windows(pad(x, pads), kernel.shape[:2], strides)
-  return sum(w * k for w, k in zip(views, weights, strict=True))
+  shifted = views.windows(views.pad(x, pads), kernel.shape[:2], strides)
+  return sum(w * k for w, k in zip(shifted, weights, strict=True))
 
 
 def _depthwise_forward(x, kernel, strides, pads):

@@ -16,6 +16,7 @@ from jax.extend import random as extend_random
 import jax.numpy as jnp
 
 from vision_jax import cpu_conv
+from vision_jax import views
 
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 # A smaller kernel gains nothing as a stem.
@@ -136,7 +137,7 @@ def _unpool(index, g, shape):
   y = jnp.where(
       index[:, :, None, :, None] == place, g[:, :, None, :, None], 0)
   y = y.reshape(batch, 2 * height, 2 * width, channels)
-  return cpu_conv.pad(
+  return views.pad(
       y, ((0, shape[1] - 2 * height), (0, shape[2] - 2 * width)))
 
 
@@ -165,7 +166,7 @@ def _overlapping_pool(x, window, strides):
 
 
 def _overlapping_pool_forward(x, window, strides):
-  first, *others = cpu_conv.windows(x, window, strides)
+  first, *others = views.windows(x, window, strides)
   y, index = first, jnp.zeros(first.shape, jnp.uint8)
   for place, view in enumerate(others, 1):
     index = jnp.where(view > y, jnp.uint8(place), index)

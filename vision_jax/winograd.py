@@ -14,6 +14,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from vision_jax import processor
+from vision_jax import views
 
 # With fewer channels, and pairs of them, the transforms cost more than the
 # products saved; they cost less beside the slower products of narrow vectors.
@@ -99,8 +100,8 @@ def kernel_gradient(
   """
   height, width = g.shape[1:3]
   tiles = _input_tiles(x, pads, height, width, size)
-  g = _padded(g, [(0, height % 2), (0, width % 2)])
-  gradients = _in_both(_transposed(_OUTPUT[size]), _views(g, 2))
+  g = views.pad(g, [(0, height % 2), (0, width % 2)])
+  gradients = _in_both(_transposed(_OUTPUT[size]), _tiles(g, 2))
   return [[lax.dot_general(t, y, (((0,), (0,)), ((), ())))
            for t, y in zip(*rows, strict=True)]
           for rows in zip(tiles, gradients, strict=True)]
@@ -117,26 +118,14 @@ def _input_tiles(x, pads, height, width, size):
   margins = [
       (low, n_out + n_out % 2 + size - 1 - n - low)
       for n, n_out, (low, _) in zip(x.shape[1:3], (height, width), pads)]
-  return _in_both(_INPUT[size], _views(_padded(x, margins), size + 1))
+  return _in_both(_INPUT[size], _tiles(views.pad(x, margins), size + 1))
 
 
-# Operations of `lax`, for brackets and signs take JAX several times longer to
-# trace, and a network has thousands of them.
-
-
-def _padded(x, margins):
-  return lax.pad(x, jnp.zeros((), x.dtype), (
-      (0, 0, 0), *((low, high, 0) for low, high in margins), (0, 0, 0)))
-
-
-def _views(x, size):
+def _tiles(x, size):
   """The entries of tiles that begin at every second pixel, [tiles, C] each."""
-  batch, *sides, channels = x.shape
-  height, width = (n - size + 1 for n in sides)
-  return [[lax.slice(
-      x, (0, i, j, 0), (batch, i + height, j + width, channels),
-      (1, 2, 2, 1)).reshape(-1, channels)
-           for j in range(size)] for i in range(size)]
+  flat = [view.reshape(-1, x.shape[-1])
+          for view in views.windows(x, (size, size), (2, 2))]
+  return [flat[i:i + size] for i in range(0, size**2, size)]
 
 
 def _in_both(transform, grid):
@@ -146,7 +135,10 @@ def _in_both(transform, grid):
 
 
 def _apply(matrix, arrays):
-  """The product of a small matrix and a list of arrays, without its zeros."""
+  """The product of a small matrix and a list of arrays, without its zeros.
+
+  By `lax`, as in `views`.
+  """
   results = []
   for row in matrix:
     total = None
@@ -165,8 +157,7 @@ def _transposed(matrix):
   return tuple(zip(*matrix))
 
 
-# By the kernel's size; 3: the matrices B', G and A' of the paper's equation 7,
-# but for two rows of B' with the other sign, as in A'.
+# By the kernel's size; 3: the matrices B', G and A' of the paper's equation 7.
 _INPUT = {
     2: ((1, -1, 0), (0, 1, 0), (0, -1, 1)),
     3: ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))}

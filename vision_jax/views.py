@@ -1,0 +1,36 @@
+"""Padding and strided views of maps [B, H, W, C], for convolutions and pools.
+
+By `lax` alone: brackets and `jnp.pad` take JAX several times longer to trace,
+and a network has thousands of them.
+"""
+
+from jax import lax
+import jax.numpy as jnp
+
+
+def pad(x, pads):
+  """Pads with zeros; `pads` is ((top, bottom), (left, right))."""
+  return lax.pad(x, jnp.zeros((), x.dtype), (
+      (0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
+
+
+def windows(x, size, strides):
+  """Lists the strided views of a padded map, one for each entry of a kernel.
+
+  Args:
+    x: [B, H, W, C].
+    size: height and width of the kernel.
+    strides: height and width of a step.
+
+  Returns:
+    height * width views [B, H', W', C], row by row; empty ones where the
+    kernel is larger than the map.
+  """
+  batch, *sides, channels = x.shape
+  height, width = (max(0, (n - k) // s * s + 1)
+                   for n, k, s in zip(sides, size, strides))
+  def view(i, j):
+    i, j = i if height else 0, j if width else 0
+    return lax.slice(x, (0, i, j, 0), (batch, i + height, j + width, channels),
+                     (1, *strides, 1))
+  return [view(i, j) for i in range(size[0]) for j in range(size[1])]
