@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+import data_helpers
 import run_helpers
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
@@ -17,6 +18,7 @@ from vision_jax import guard
 from vision_jax import loop
 from vision_jax import modes
 from vision_jax import writers
+from vision_jax.data import errors
 
 EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
 
@@ -111,6 +113,21 @@ def test_every_example_is_predicted_once(straight):
 def test_another_config_in_the_same_folder_is_refused(straight):
   with pytest.raises(config_lib.ConfigError, match='train.epochs was 2, now 3'):
     loop.train(make_config(train__epochs=3), straight)
+
+
+def test_a_run_without_its_data_leaves_no_folder_in_the_way(tmp_path):
+  data_helpers.write_folders(tmp_path, {
+      f'{split}/{name}': 4
+      for split in ('train', 'validation', 'test') for name in 'ab'})
+  config = make_config(
+      data__source='folders', data__path='images', data__channels=3,
+      data__image_size=(16, 16), data__root=str(tmp_path / 'nowhere'))
+  with pytest.raises(errors.DataError, match='nowhere'):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+  right = config_lib.replace(config, data__root=str(tmp_path))
+  loop.train(right, tmp_path / 'run')
+  assert (tmp_path / 'run' / 'result.json').is_file()
 
 
 def test_the_best_weights_are_tested_also_at_the_last_epoch(tmp_path):

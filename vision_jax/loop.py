@@ -58,10 +58,12 @@ def train(
   config = pretraining.resolve(
       config, train, root=pathlib.Path('runs') / 'pretrained')
   began = time.perf_counter()
-  writers.prepare(folder, config)
+  writers.check(folder, config)
   if results.exists(folder):
     return results.read(folder)
   run = runs.build(config)
+  # Not before the data is there: a config that cannot run leaves no folder.
+  writers.prepare(folder, config)
   pipeline.write_manifest(run.dataset, folder / 'manifest.json')
   state = runs.init_state(run)
   stores = features.make_stores(run, state)

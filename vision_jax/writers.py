@@ -104,9 +104,9 @@ def environment() -> dict[str, Any]:
   }
 
 
-def prepare(
+def check(
     folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Makes a run folder, or checks that an old one was made with `config`.
+  """Checks that a run folder, where there is one, was made with `config`.
 
   Raises:
     ConfigError: If the folder belongs to another config; it names the fields.
@@ -120,8 +120,14 @@ def prepare(
           f'{folder} was made with another config: '
           + ', '.join(f'{key} was {old!r}, now {new!r}'
                       for key, (old, new) in changed.items())
-          + '. Use another --workdir.')
-  write_json(path, json.loads(config.to_json()))
+          + '. Use another --workdir, or delete the folder.')
+
+
+def prepare(
+    folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Makes a run folder, or goes on in one that `check` lets pass."""
+  check(folder, config)
+  write_json(folder / 'config.json', json.loads(config.to_json()))
   write_json(folder / 'environment.json', environment())
 
 
