@@ -12,6 +12,9 @@ import jax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
+from vision_jax import onednn
+from vision_jax import onednn_api
+
 
 class Costs(NamedTuple):
   """Costs of one call.
@@ -60,6 +63,9 @@ def _flops(jaxpr: core.Jaxpr) -> float:
       total += _dot_flops(equation)
     elif name == 'conv_general_dilated':
       total += _conv_flops(equation)
+    elif name == 'ffi_call' and equation.params['target_name'].startswith(
+        onednn.PREFIX):
+      total += _library_flops(equation)
     elif name == 'scan':
       total += equation.params['length'] * sum(inner)
     elif name == 'cond':
@@ -82,6 +88,15 @@ def _conv_flops(equation) -> float:
   features = kernel.shape[equation.params['dimension_numbers'].rhs_spec[0]]
   return (2.0 * equation.outvars[0].aval.size * kernel.size / features
           / math.prod(equation.params['lhs_dilation']))
+
+
+def _library_flops(equation) -> float:
+  """Counts a convolution of `onednn`, or one of its gradients."""
+  arrays = [v.aval for v in (*equation.invars, *equation.outvars)]
+  kind = equation.params['target_name'].removeprefix(onednn.PREFIX)
+  # Images, kernel and results.
+  found = dict(zip(onednn_api.PLACES[kind].values(), arrays, strict=True))
+  return 2.0 * found[2].size * found[1].size / found[1].shape[-1]
 
 
 def _bytes(variables) -> int:

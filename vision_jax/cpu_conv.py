@@ -12,6 +12,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from vision_jax import onednn
 from vision_jax import views
 from vision_jax import winograd
 
@@ -20,6 +21,7 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _ROWS = 4096
 # An image's: transposing it costs little, gathering so short pieces much.
 FEW_CHANNELS = 4
+_MANY = 64
 
 
 def plain(x, kernel, strides, padding, groups=1):
@@ -78,12 +80,31 @@ def _over_chunks(function, zeros, x, g):
   return lax.scan(add, zeros, chunks(g.shape[1] * g.shape[2], x, g))[0]
 
 
+def _by_library(shape, kernel, pads):
+  """Whether oneDNN convolves; a 1x1 kernel is a product, which XLA has."""
+  return kernel.shape[:2] != (1, 1) and onednn.applies(
+      shape, kernel.shape, pads, kernel.dtype)
+
+
+def _gradient_by_library(shape, kernel, strides, pads):
+  """Whether oneDNN computes the kernel's gradient.
+
+  With many channels XLA's is faster: 20 ms against 29 ms for 8x56x56, 64 to 64;
+  but 65 ms against 50 ms for 16x128x128, 32 to 32.
+  """
+  channels, features = kernel.shape[2:]
+  return _by_library(shape, kernel, pads) and (
+      strides != (1, 1) or channels <= FEW_CHANNELS or features < _MANY)
+
+
 def _input_gradient(g, kernel, strides, pads, shape):
   """Gradient of the convolution with respect to its input of `shape`."""
   margins = _margins(g, kernel, strides, pads, shape)
   if strides == (1, 1) and winograd.applies(
       g.shape, kernel.shape, margins, g.dtype):
     return _by_winograd(g, kernel, margins, turned=True)
+  if _by_library(shape, kernel, pads):
+    return onednn.input_gradient(g, kernel, shape, (strides, pads, 1))
   return lax.conv_general_dilated(
       g, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), margins,
       lhs_dilation=strides, dimension_numbers=_DIMENSIONS)
@@ -107,6 +128,8 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   if strides == (1, 1) and winograd.applies_to_gradient(
       x.shape, shape, pads, x.dtype):
     return _winograd_gradient(x, g, pads, height)
+  if _gradient_by_library(x.shape, kernel, strides, pads):
+    return onednn.kernel_gradient(x, g, shape, (strides, pads, 1))
   if strides != (1, 1) and channels > FEW_CHANNELS:
     return _strided_gradient(x, g, shape, strides, pads)
   _, back = jax.vjp(lambda k: plain(x, k, strides, pads), kernel)
@@ -150,6 +173,8 @@ def dense(x, kernel, strides, pads):
   if strides == (1, 1) and winograd.applies(
       x.shape, kernel.shape, pads, x.dtype):
     return _by_winograd(x, kernel, pads)
+  if _by_library(x.shape, kernel, pads):
+    return onednn.forward(x, kernel, (strides, pads, 1))
   return plain(x, kernel, strides, pads)
 
 
@@ -167,13 +192,15 @@ def _solid(x, kernel):
 
 
 def _dense_forward(x, kernel, strides, pads):
-  x = _solid(x, kernel)
+  if not _gradient_by_library(x.shape, kernel, strides, pads):
+    x = _solid(x, kernel)
   return dense(x, kernel, strides, pads), (x, kernel)
 
 
 def _dense_backward(strides, pads, residuals, g):
   x, kernel = residuals
-  g = _solid(g, kernel)
+  if not _gradient_by_library(x.shape, kernel, strides, pads):
+    g = _solid(g, kernel)
   dk = _kernel_gradient(x, g, kernel, strides, pads)
   return (_input_gradient(g, kernel, strides, pads, x.shape),
           dk.astype(kernel.dtype))

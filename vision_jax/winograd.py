@@ -19,7 +19,7 @@ from vision_jax import views
 # With fewer channels, and pairs of them, the transforms cost more than the
 # products saved; they cost less beside the slower products of narrow vectors.
 # By the kernel's size; infinite where it was not measured.
-_FEWEST = {2: {'AVX2': (128, 128 * 256)}, 3: {'AVX2': (64, 64 * 64)}}
+_FEWEST = {2: {'AVX2': (128, 128 * 256)}, 3: {'AVX2': (64, 64 * 128)}}
 _FEWEST_ELSEWHERE = {2: (math.inf, math.inf), 3: (128, 128 * 256)}
 # For a kernel's gradient; nothing is gained elsewhere.
 _FEWEST_OF_GRADIENT = {'AVX2': 128}

@@ -27,7 +27,8 @@ from vision_jax import keras_log
 from vision_jax import runtime
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
-             'scikit-learn', 'ml-collections', 'clu', 'dm-pix')
+             'scikit-learn', 'ml-collections', 'clu', 'dm-pix',
+             'onednn-cpu-gomp')
 _SECONDS = 'seconds.json'
 
 

@@ -122,34 +122,13 @@ class ConvDecoder(nn.Module):
     return unet.HEADS[self.head](x)
 
 
-class Doubling(nn.Module):
+class Doubling(layers.ConvTranspose):
   """3x3 transposed convolution in steps of 2: [B, 2H, 2W, features].
 
-  PyTorch's with padding 1 and output padding 1, and laid out as
-  `layers.ConvTranspose` is. The four pixels of each 2x2 block of the result see
-  one, two, two and four pixels of the input, so four small convolutions take
-  its place, without a product by zero.
+  PyTorch's with padding 1 and output padding 1.
   """
-  features: int
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    batch, height, width, channels = x.shape
-    kernel = self.param(
-        'kernel', nn.initializers.lecun_normal(),
-        (3, 3, channels, self.features))
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    # Even rows see entry 1 of the kernel at their own pixel; odd rows entry 0
-    # at their own and entry 2 at the next.
-    entries = (slice(1, 2), slice(0, 3, 2))
-    rows = [jnp.stack([
-        ops.conv(x, kernel[entries[i], entries[j]], padding=((0, i), (0, j)))
-        for j in (0, 1)], axis=3) for i in (0, 1)]
-    x = jnp.stack(rows, axis=2).reshape(
-        batch, 2 * height, 2 * width, self.features)
-    return x + bias.astype(self.dtype)
+  kernel_size: tuple[int, int] = (3, 3)
+  padding: layers.Padding = ops.DOUBLING
 
 
 def make_dense(
