@@ -114,6 +114,8 @@ def kind_of(operation: str, origin: str) -> str:
   """Returns what an operation does, by XLA's name for it and its origin."""
   starts = operation.startswith
   way = 'backward' if 'transpose(' in origin else 'forward'
+  if origin.endswith('/ffi_call'):
+    return f'convolutions by oneDNN, {way}'
   if starts('transpose'):
     return 'transposed copies'
   if starts('convolution'):  # Renamed, for its axes were exchanged.

@@ -184,6 +184,8 @@ def test_seeds_together_cost_what_the_turns_say(tmp_path):
      'matrix products, backward'),
     ('dot', 'jit(f)/jvp(Net)/head/add', 'matrix products, forward'),
     ('transpose_copy_fusion', '', 'transposed copies'),
+    ('ffi_call.2', 'jit(f)/transpose(jvp(Net))/ffi_call',
+     'convolutions by oneDNN, backward'),
     ('xor_fusion', 'jit(f)/jvp()/threefry2x32', 'random numbers'),
     ('add_fusion', 'jit(f)/jvp(Net)/add',
      'element by element, and sums, forward'),
@@ -199,13 +201,14 @@ def test_a_profile_accounts_for_the_step(tmp_path):
   spent = sum(found['kinds'].values())
   # Threads may work side by side, and between operations there is time, too.
   assert 0.3 * found['ms'] < spent < 3 * found['ms']
-  assert found['kinds']["convolutions, kernels' gradients"] > 0
-  assert found['kinds']['convolutions, forward'] > 0
+  convolutions = sum(ms for kind, ms in found['kinds'].items()
+                     if kind.startswith('convolutions'))
+  assert convolutions > 0.1 * spent
   assert all(row['shape'] for row in found['longest'])
   text = benchmark_profile.report(
       {'command': 'c', 'machine': 'm', 'load_average': 0.0,
        'workloads': {'conv_dae': found}}, tmp_path)
-  assert "convolutions, kernels' gradients" in text
+  assert all(kind in text for kind in found['kinds'])
 
 
 def test_slope_is_the_exponent():

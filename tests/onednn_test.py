@@ -187,18 +187,20 @@ def test_an_error_of_the_library_names_its_function():
     onednn_api.Convolution(library, 'forward', wrong)
 
 
-def test_a_function_outside_xla_sees_shapes_and_its_error_is_raised():
+@pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt])
+def test_a_function_outside_xla_sees_shapes_and_its_error_is_raised(error):
   seen = []
   def function(attribute, shapes, addresses):
     seen.append((np.frombuffer(attribute, np.int64).tolist(), [
         np.frombuffer(shape, np.int64).tolist() for shape in shapes]))
     assert len(set(addresses)) == 2
-    raise ValueError('it does not like this')
-  foreign.register('vision_jax_test', function)
+    raise error('no further')
+  name = f'vision_jax_test_{error.__name__}'
+  foreign.register(name, function)
   call = lambda x: jax.ffi.ffi_call(
-      'vision_jax_test', jax.ShapeDtypeStruct((2, 3), jnp.float32))(
+      name, jax.ShapeDtypeStruct((2, 3), jnp.float32))(
           x, numbers=np.array([7, 8], np.int64))
-  with pytest.raises(Exception, match='vision_jax_test: it does not like this'):
+  with pytest.raises(Exception, match=f'{name}: {error.__name__}: no further'):
     jax.block_until_ready(jax.jit(call)(jnp.ones((4, 5, 6))))
   assert seen == [([7, 8], [[4, 5, 6], [2, 3]])]
 

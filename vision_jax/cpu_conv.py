@@ -1,8 +1,10 @@
 """Convolutions whose gradients are fast on a CPU.
 
 The reformulations behind `vision_jax.ops`, which decides when they run; each
-equals `plain` in value and gradient (reverse mode only, of any order). `pads`
-is ((top, bottom), (left, right)) throughout. Times: float32, two cores.
+equals `plain` in value and gradient (reverse mode only, of any order). `dense`
+chooses for each part between Winograd's form, oneDNN and XLA; what comes after
+oneDNN here serves where that is not installed. `pads` is ((top, bottom), (left,
+right)) throughout. Times: float32, two cores.
 """
 
 import functools
@@ -21,6 +23,7 @@ _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 _ROWS = 4096
 # An image's: transposing it costs little, gathering so short pieces much.
 FEW_CHANNELS = 4
+# Features from which on XLA's kernel gradient is faster than oneDNN's.
 _MANY = 64
 
 
@@ -169,7 +172,7 @@ def _by_winograd(x, kernel, pads, *, turned=False):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def dense(x, kernel, strides, pads):
-  """Convolution over all channels; see `winograd` and `_kernel_gradient`."""
+  """Convolution over all channels, in the form that is fastest."""
   if strides == (1, 1) and winograd.applies(
       x.shape, kernel.shape, pads, x.dtype):
     return _by_winograd(x, kernel, pads)

@@ -3,7 +3,7 @@
 XLA calls a C function with a frame that holds pointers to the arrays: its
 foreign function interface, `xla/ffi/api/c_api.h` of jaxlib, whose layout is
 kept stable. Here that function is made by ctypes of one in Python, so nothing
-has to be compiled. A call costs some 20 microseconds.
+has to be compiled.
 """
 
 import ctypes
@@ -106,9 +106,10 @@ def register(name: str, function: Callable[..., None]) -> None:
           ctypes.string_at(attribute.data, 8 * attribute.count),
           tuple([ctypes.string_at(b.dims, 8 * b.rank) for b in buffers]),
           tuple([b.data for b in buffers]))
-    except Exception as error:  # pylint: disable=broad-except
-      # No exception passes through C; XLA raises it again as its own.
-      return _error(frame.api, f'{name}: {error}')
+    except BaseException as error:  # pylint: disable=broad-except
+      # No exception passes through C, not even that of Ctrl-C: ctypes would
+      # print it and go on. XLA raises it again as its own.
+      return _error(frame.api, f'{name}: {type(error).__name__}: {error}')
     return None
 
   handler = _HANDLER(handle)
