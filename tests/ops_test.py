@@ -81,10 +81,12 @@ def test_conv(batch, height, width, channels, size, strides, padding):
 def test_a_value_made_solid_is_the_same_to_the_bit():
   x = jnp.asarray([0.0, -0.0, 1.2e-38, -3e38, jnp.inf, -jnp.inf, jnp.nan, 0.1])
   kernel = jnp.ones((3, 3, 1, 1))
-  got = np.asarray(jax.jit(cpu_conv._solid)(x, kernel))
+  solid = lambda x: cpu_conv._solid(
+      x, kernel, (1, 1), ((1, 1), (1, 1)), (1, 8, 8, 1))
+  got = np.asarray(jax.jit(solid)(x))
   np.testing.assert_array_equal(got, x)
   np.testing.assert_array_equal(np.signbit(got[:2]), [False, True])
-  assert jax.grad(cpu_conv._solid)(0.1, kernel) == 1.0
+  assert jax.grad(solid)(0.1) == 1.0
 
 
 @pytest.mark.parametrize('window,strides', [((3, 3), (2, 2)), ((2, 3), (1, 1))])

@@ -2,7 +2,7 @@
 
 Every function equals its plain `lax` form in value and gradient (tested). XLA
 has poor kernels for some operations on a CPU, so on one CPU device these are
-written as matrix products and slices; elsewhere the plain form runs. The
+oneDNN's, or matrix products and slices; elsewhere the plain form runs. The
 layers of `models/layers.py` call these functions, so the choice is made here
 and nowhere else. Holds no parameters. Times: float32, two cores, AVX-512; what
 else was tried is in experiments/results/benchmark/notes.md.
@@ -16,6 +16,7 @@ from jax.extend import random as extend_random
 import jax.numpy as jnp
 
 from vision_jax import cpu_conv
+from vision_jax import cpu_pool
 from vision_jax import onednn
 from vision_jax import views
 
@@ -50,7 +51,7 @@ def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
   strides = tuple(strides)
   if not _reformulate():
     return cpu_conv.plain(x, kernel, strides, padding, groups)
-  pads = cpu_conv.explicit_pads(x, kernel, strides, padding)
+  pads = views.explicit_pads(x, kernel.shape[:2], strides, padding)
   library = onednn.applies(x.shape, kernel.shape, pads, x.dtype)
   if groups > 1:
     if library:
@@ -172,79 +173,6 @@ def upsample_conv(x, kernel):
       batch, 2 * height, 2 * width, kernel.shape[-1])
 
 
-def _pool(x):
-  """Maximum of 2x2 windows, and which of the four it is (first of equals)."""
-  height, width = x.shape[1] // 2 * 2, x.shape[2] // 2 * 2
-  a, b, c, d = (
-      x[:, i:height:2, j:width:2] for i in (0, 1) for j in (0, 1))
-  top, bottom = jnp.maximum(a, b), jnp.maximum(c, d)
-  index = jnp.where(bottom > top, 2 + (d > c), b > a)
-  return jnp.maximum(top, bottom), index.astype(jnp.uint8)
-
-
-def _unpool(index, g, shape):
-  """Puts `g` where `index` says, zero elsewhere: the transpose of `_pool`."""
-  batch, height, width, channels = g.shape
-  blocks = (batch, height, 2, width, 2, channels)
-  place = (2 * lax.broadcasted_iota(jnp.uint8, blocks, 2)
-           + lax.broadcasted_iota(jnp.uint8, blocks, 4))
-  y = jnp.where(
-      index[:, :, None, :, None] == place, g[:, :, None, :, None], 0)
-  y = y.reshape(batch, 2 * height, 2 * width, channels)
-  return views.pad(
-      y, ((0, shape[1] - 2 * height), (0, shape[2] - 2 * width)))
-
-
-@jax.custom_vjp
-def _max_pool(x):
-  return _pool(x)[0]
-
-
-def _max_pool_forward(x):
-  y, index = _pool(x)
-  # An empty array carries the shape, which a residual cannot.
-  return y, (index, jnp.zeros((*x.shape[:3], 0)))
-
-
-def _max_pool_backward(residuals, g):
-  index, like = residuals
-  return _unpool(index, g, like.shape),
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _overlapping_pool(x, window, strides):
-  return _overlapping_pool_forward(x, window, strides)[0]
-
-
-def _overlapping_pool_forward(x, window, strides):
-  first, *others = views.windows(x, window, strides)
-  y, index = first, jnp.zeros(first.shape, jnp.uint8)
-  for place, view in enumerate(others, 1):
-    index = jnp.where(view > y, jnp.uint8(place), index)
-    y = jnp.maximum(y, view)
-  return y, (index, jnp.zeros((*x.shape[:3], 0)))
-
-
-def _overlapping_pool_backward(window, strides, residuals, g):
-  index, like = residuals
-  zero, total = jnp.zeros((), g.dtype), 0
-  for place in range(window[0] * window[1]):
-    margins = [
-        (low, n - low - (m - 1) * s - 1, s - 1) for low, n, m, s in zip(
-            divmod(place, window[1]), like.shape[1:3], g.shape[1:3], strides)]
-    total += lax.pad(
-        jnp.where(index == place, g, 0), zero,
-        ((0, 0, 0), *margins, (0, 0, 0)))
-  return total,
-
-
-_overlapping_pool.defvjp(
-    _overlapping_pool_forward, _overlapping_pool_backward)
-
-
 def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
   """Maximum over windows of [B, H, W, C]; the first of equals has the gradient.
 
@@ -260,15 +188,13 @@ def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
     padding: 'SAME', 'VALID' or ((top, bottom), (left, right)), of -inf.
   """
   strides = tuple(window if strides is None else strides)
-  if isinstance(padding, str):
-    padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
-  pads = ((0, 0), *map(tuple, padding), (0, 0))
+  pads = ((0, 0), *views.explicit_pads(x, window, strides, padding), (0, 0))
   if window[0] * window[1] < 256 and _reformulate():
     if any(map(any, pads)):
       x = jnp.pad(x, pads, constant_values=-jnp.inf)
     if (2, 2) == tuple(window) == strides:
-      return _max_pool(x)
-    return _overlapping_pool(x, tuple(window), strides)
+      return cpu_pool.of_blocks(x)
+    return cpu_pool.of_windows(x, tuple(window), strides)
   return lax.reduce_window(
       x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), pads)
 

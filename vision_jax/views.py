@@ -8,6 +8,13 @@ from jax import lax
 import jax.numpy as jnp
 
 
+def explicit_pads(x, size, strides, padding):
+  """Returns ((top, bottom), (left, right)) of any form of padding."""
+  if isinstance(padding, str):
+    padding = lax.padtype_to_pads(x.shape[1:3], size, strides, padding)
+  return tuple(map(tuple, padding))
+
+
 def pad(x, pads):
   """Pads with zeros; `pads` is ((top, bottom), (left, right))."""
   return lax.pad(x, jnp.zeros((), x.dtype), (
