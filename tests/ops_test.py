@@ -233,6 +233,38 @@ def test_conv_transpose(size, strides, padding):
           x, k, strides, padding, dimension_numbers=_DIMENSIONS), x, kernel)
 
 
+@pytest.mark.parametrize('rows,size,turned', [
+    (1, 12, True), (32, 12, True), (33, 12, False), (32, 11, False)])
+def test_dense(monkeypatch, rows, size, turned):
+  monkeypatch.setattr(ops, '_LARGE_KERNEL', 12 * 5)
+  x, kernel = _draw(rows, size), _draw(size, 5, seed=1)
+  _assert_equal(ops.dense, jnp.matmul, x, kernel)
+  # The barrier is what tells the form apart.
+  text = str(jax.make_jaxpr(ops.dense)(x, kernel))
+  assert ('optimization_barrier' in text) == turned
+
+
+def test_gradient_of_a_gradient_through_dense(monkeypatch):
+  monkeypatch.setattr(ops, '_LARGE_KERNEL', 1)
+  x, kernel = _draw(3, 7), _draw(7, 5, seed=1)
+  def second(function):
+    norm = lambda k, x: jnp.square(jax.grad(
+        lambda x: jnp.sin(function(x, k)).sum())(x)).sum()
+    return jax.jit(jax.grad(norm, (0, 1)))(kernel, x)
+  for got, expected in zip(second(ops.dense), second(jnp.matmul)):
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_of_dense_is_linens():
+  x = _draw(4, 6)
+  ours, linens = layers.Dense(3), nn.Dense(3)
+  variables = linens.init(jax.random.key(0), x)
+  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
+      jnp.shape, ours.init(jax.random.key(0), x))
+  np.testing.assert_array_equal(
+      ours.apply(variables, x), linens.apply(variables, x))
+
+
 # Small integers tie often: the gradient must then go where `lax` sends it.
 @_few
 @hypothesis.given(

@@ -1,5 +1,7 @@
 """Optimizers, schedules and freezing against formulas and PyTorch."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,6 +133,33 @@ def test_deeper_stages_move_less_and_later():
 def test_layer_decay_without_stages_is_an_error():
   with pytest.raises(config_lib.ConfigError, match='layer_decay'):
     make(make_config(layer_decay=0.5))
+
+
+@pytest.mark.parametrize('number', [0.0, -0.0, -3.0, np.inf, np.nan])
+def test_what_waits_for_gradients_is_the_same(number):
+  grads = {'a': jnp.full((2, 3), number), 'b': jnp.array(1.0),
+           'none': jnp.zeros(0)}
+  for value in (0.25, 1.0):
+    got = jax.jit(optim.after)(jnp.array(value), grads)
+    assert got == value and got.dtype == jnp.float32
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != 'cpu', reason='only done on a CPU')
+def test_no_parameter_is_copied_before_its_update():
+  params = {'first': jnp.ones((7, 9)), 'second': jnp.ones((9, 11))}
+  def step(params, x, wait):
+    loss = lambda p: jnp.square(jnp.tanh(x @ p['first']) @ p['second']).sum()
+    grads = jax.grad(loss)(params)
+    scale = optim.after(x[0, 0], grads) if wait else x[0, 0]
+    return jax.tree.map(lambda p, g: p - scale * g, params, grads)
+  def copies(wait):
+    program = jax.jit(
+        step, donate_argnums=0, static_argnums=2).lower(
+            params, jnp.ones((5, 7)), wait).compile().as_text()
+    return len(re.findall(r'f32\[9,11\]\S* copy\(%params', program))
+  assert copies(wait=False) == 1  # Else XLA has learnt it.
+  assert copies(wait=True) == 0
 
 
 @pytest.mark.parity

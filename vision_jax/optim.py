@@ -191,3 +191,24 @@ def stop_frozen(params: Any, trainable: Any) -> Any:
   """Returns `params` with no gradient through the leaves that are frozen."""
   return jax.tree.map(
       lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable)
+
+
+def after(value: jax.Array, grads: Any) -> jax.Array:
+  """Returns `value`, on a CPU in a form that waits for all of `grads`.
+
+  An update is written over its parameters, which gradients of earlier layers
+  still read. XLA does not put the one after the other unless one depends on the
+  other; it copies the parameters first: 268 MB a step for a dense layer of
+  131,072 to 512.
+
+  Args:
+    value: What every update depends on, a scalar.
+    grads: Tree of arrays of float32.
+  """
+  if jax.default_backend() != 'cpu':
+    return value
+  # Zero, whatever the number, which XLA does not see.
+  bits = [jax.lax.bitcast_convert_type(leaf.ravel()[0], jnp.int32)
+          for leaf in jax.tree.leaves(grads) if leaf.size]
+  zero = sum(jnp.minimum(jax.lax.shift_right_logical(b, 1), 0) for b in bits)
+  return value + jnp.asarray(zero, value.dtype)

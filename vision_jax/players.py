@@ -83,7 +83,7 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
   def move(state, name, grads, stats):
     updates, opt_state = optimizers[name].update(
         grads, state.opt_state[name], state.params[name])
-    scale = state.callbacks.rate_scale
+    scale = optim.after(state.callbacks.rate_scale, grads)
     params = optax.apply_updates(
         state.params[name], jax.tree.map(lambda u: u * scale, updates))
     return state.replace(

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from vision_jax import callbacks
+from vision_jax import optim
 from vision_jax import runtime
 
 Batch = dict[str, jax.Array]
@@ -185,7 +186,7 @@ def apply_gradients(
   in the shape of the parameters, does not mark are not touched at all.
   """
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-  scale = state.callbacks.rate_scale
+  scale = optim.after(state.callbacks.rate_scale, grads)
   params = jax.tree.map(
       lambda p, u, moves: p + u * scale.astype(u.dtype) if moves else p,
       state.params, updates, trainable)

@@ -91,7 +91,7 @@ class Head(nn.Module):
       x = jnp.concatenate([x, context.astype(x.dtype)], axis=-1)
     for name, argument in rest:
       if name == 'dense':
-        x = nn.relu(nn.Dense(
+        x = nn.relu(layers.Dense(
             argument, dtype=self.dtype, kernel_init=self.kernel_init)(x))
       elif name == 'batch_norm':
         x = layers.BatchNorm(
@@ -100,7 +100,7 @@ class Head(nn.Module):
       elif name == 'dropout':
         x = layers.Dropout(argument)(x, train=train)
     if self.num_classes:
-      last = nn.Dense
+      last = layers.Dense
       if self.specs[-1].startswith('cosine'):
         scale = parse_spec(self.specs[-1])[1]
         last = functools.partial(layers.Cosines, scale=scale)

@@ -60,6 +60,16 @@ class Conv(nn.Module):
     return x
 
 
+def _dense(x, kernel, dimensions, precision=None):
+  del dimensions, precision  # `nn.Dense` knows one product.
+  return ops.dense(x, kernel)
+
+
+class Dense(nn.Dense):
+  """`nn.Dense`, with its product by `ops`."""
+  dot_general: Any = _dense
+
+
 class ConvTranspose(nn.Module):
   """Transposed convolution of [B, H, W, C], as `nn.ConvTranspose` has it.
 

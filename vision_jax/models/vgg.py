@@ -56,8 +56,8 @@ class VGG(spec.Backbone):
       return maps, jnp.mean(x, axis=(1, 2))
     x = x.reshape(x.shape[0], -1)
     for name in ('fc1', 'fc2'):
-      x = nn.relu(nn.Dense(4096, dtype=self.dtype, name=name)(x))
-    return maps, nn.Dense(
+      x = nn.relu(layers.Dense(4096, dtype=self.dtype, name=name)(x))
+    return maps, layers.Dense(
         self.num_classes, dtype=self.dtype, name='predictions')(x)
 
 
