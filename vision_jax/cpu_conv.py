@@ -35,11 +35,16 @@ def plain(x, kernel, strides, padding, groups=1):
 
 
 def chunks(pixels, *arrays):
-  """Splits the leading axis so that a chunk has about `_ROWS` pixels."""
+  """Splits the leading axis so that a chunk has about `_ROWS` pixels.
+
+  Each [B, H, W, C] becomes [chunks, images * H, W, C]: where an axis for a
+  chunk's images is 1 long, XLA copies all of them into its own order.
+  """
   batch = arrays[0].shape[0]
   size = max(n for n in range(1, batch + 1)
              if batch % n == 0 and (n == 1 or n * pixels <= _ROWS))
-  return tuple(a.reshape(batch // size, size, *a.shape[1:]) for a in arrays)
+  return tuple(
+      a.reshape(batch // size, -1, *a.shape[2:]) for a in arrays)
 
 
 def _margins(g, kernel, strides, pads, shape):
@@ -71,7 +76,9 @@ def _gathered(x, size, strides):
 def _over_chunks(function, zeros, x, g):
   """Sums `function` over chunks of x and g that stay in the cache."""
   def add(total, chunk):
-    return jax.tree.map(jnp.add, total, function(*chunk)), None
+    images = [each.reshape(-1, *whole.shape[1:])
+              for each, whole in zip(chunk, (x, g))]
+    return jax.tree.map(jnp.add, total, function(*images)), None
   return lax.scan(add, zeros, chunks(g.shape[1] * g.shape[2], x, g))[0]
 
 
@@ -157,9 +164,13 @@ def _strided_gradient(x, g, shape, strides, pads):
 @functools.partial(jax.jit, static_argnums=2, static_argnames='turned')
 def _by_winograd(x, kernel, pads, *, turned=False):
   (pieces,) = chunks(x.shape[1] * x.shape[2], x)
-  _, y = lax.scan(lambda _, chunk: (None, winograd.forward(
-      chunk, kernel, pads, turned=turned)), None, pieces)
-  return y.reshape(-1, *y.shape[2:])
+  def convolve(_, chunk):
+    y = winograd.forward(chunk.reshape(-1, *x.shape[1:]), kernel, pads,
+                         turned=turned)
+    return None, y.reshape(-1, *y.shape[2:])
+  height = x.shape[1] + sum(pads[0]) - kernel.shape[0] + 1
+  _, y = lax.scan(convolve, None, pieces)
+  return y.reshape(-1, height, *y.shape[2:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -114,15 +114,25 @@ def _blocks(x, kernel):
   A product for each row of the kernel: whole rows interleave faster than pixels
   do. As matrices, for the sake of their gradients: see `cpu_conv._product`.
   """
-  height, width, channels, features = kernel.shape
+  channels, features = kernel.shape[2:]
   batch, rows, columns, _ = x.shape
   flat = x.reshape(-1, channels)
   products = [
       (flat @ row.swapaxes(0, 1).reshape(channels, -1)).reshape(
-          batch, rows, columns, width, features)
+          batch, rows, columns, -1)
       for row in kernel[::-1, ::-1]]
-  return jnp.stack(products, axis=2).reshape(
-      batch, rows * height, columns * width, features)
+  return _below_each_other(products, features)
+
+
+def _below_each_other(rows, features):
+  """Interleaves rows [B, H, W, w F], w pixels side by side: [B, h H, w W, F].
+
+  Not by `stack`: where an axis is 1 long, XLA copies into its own order.
+  """
+  batch, height, columns, each = rows[0].shape
+  y = jnp.concatenate([row.reshape(batch, height, -1) for row in rows], axis=2)
+  return y.reshape(
+      batch, len(rows) * height, columns * each // features, features)
 
 
 def _doubling(x, kernel):
@@ -132,15 +142,13 @@ def _doubling(x, kernel):
   pixels of the input, so four small convolutions take its place, without a
   product by zero.
   """
-  batch, height, width, _ = x.shape
   # Even rows see entry 1 of the kernel at their own pixel; odd rows entry 0 at
   # their own and entry 2 at the next.
   entries = (slice(1, 2), slice(0, 3, 2))
-  rows = [jnp.stack([
+  rows = [jnp.concatenate([
       conv(x, kernel[entries[i], entries[j]], padding=((0, i), (0, j)))
       for j in (0, 1)], axis=3) for i in (0, 1)]
-  return jnp.stack(rows, axis=2).reshape(
-      batch, 2 * height, 2 * width, kernel.shape[3])
+  return _below_each_other(rows, kernel.shape[3])
 
 
 def upsample_conv(x, kernel):
@@ -160,20 +168,18 @@ def upsample_conv(x, kernel):
   if not _reformulate():
     x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     return cpu_conv.plain(x, kernel, (1, 1), 'SAME')
-  batch, height, width, _ = x.shape
   # Even rows see the pixel before (entry 0) and their own (1 and 2), odd rows
   # their own (0 and 1) and the one after (2).
   fold = lambda k, odd: (
       jnp.stack([k[0] + k[1], k[2]]) if odd else jnp.stack([k[0], k[1] + k[2]]))
   halves = [fold(kernel, odd) for odd in (0, 1)]
   pads = ((1, 0), (0, 1))
-  rows = [jnp.stack([
+  rows = [jnp.concatenate([
       cpu_conv.dense(
           x, fold(half.swapaxes(0, 1), j).swapaxes(0, 1), (1, 1),
           (pads[i], pads[j]))
       for j in (0, 1)], axis=3) for i, half in enumerate(halves)]
-  return jnp.stack(rows, axis=2).reshape(
-      batch, 2 * height, 2 * width, kernel.shape[-1])
+  return _below_each_other(rows, kernel.shape[-1])
 
 
 def dense(x, kernel):
