@@ -50,3 +50,23 @@ def test_bf16_computes_in_bf16_and_keeps_float32():
   expected = float(plain(*same)[1].compute()['loss'])
   assert loss == pytest.approx(expected, rel=2e-2)
   assert loss != expected
+
+
+@pytest.mark.skipif(
+    jax.default_backend() != 'cpu' or jax.local_device_count() > 1,
+    reason='for one CPU device')
+@pytest.mark.parametrize('megabytes', [2048, 0])
+def test_one_cpu_is_fed_from_the_host_and_others_from_the_device(
+    monkeypatch, megabytes):
+  run = runs.build(run_helpers.make_config(data__resident_megabytes=megabytes))
+  assert run.store.resident == bool(megabytes)
+  index = list(batches.eval_batches(run.dataset.splits['train'], 8))[:3]
+  host = list(runs.stream(run, run.store, index))
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  moved = list(runs.stream(run, run.store, index))
+  assert ('image' in host[0][0]) == (not megabytes)
+  assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(host))
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(moved))
+  jax.tree.map(np.testing.assert_array_equal, host, moved)
+  np.testing.assert_array_equal(
+      [inputs['id'] for inputs, _ in host], [rows for rows, _ in index])

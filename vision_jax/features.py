@@ -129,7 +129,8 @@ def _encode(run, state, members, *, view) -> batches.Store:
     if position[rows].min() < 0:
       raise ValueError('rows whose features this store does not hold')
     return {'id': rows}
-  return run.store._replace(arrays=arrays, gather=_gather, feed=feed)
+  return run.store._replace(
+      arrays=arrays, gather=_gather, feed=feed, resident=True)
 
 
 def _names(run, members, view) -> list[str]:

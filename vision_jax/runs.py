@@ -139,11 +139,19 @@ def replicate(run: Run, tree):
 
 
 def stream(run: Run, store: batches.Store, index):
-  """Returns device (inputs, mask) for host (rows, mask), one batch ahead."""
+  """Yields (inputs, mask) of a step for host (rows, mask), in order.
+
+  One batch ahead, on the devices; but on one CPU device a step takes what it
+  is fed from the host, for a tenth of what moving it costs (18 of 290
+  microseconds), and nothing is prepared ahead where only numbers of rows are.
+  """
   def feed(item):
     rows, mask = item
-    return jax.device_put((store.feed(rows), mask), run.shardings[1])
-  return batches.prefetch(feed, index)
+    return store.feed(rows), mask
+  if run.shardings[1].mesh.size > 1 or jax.default_backend() != 'cpu':
+    return batches.prefetch(
+        lambda item: jax.device_put(feed(item), run.shardings[1]), index)
+  return map(feed, index) if store.resident else batches.prefetch(feed, index)
 
 
 def init_state(run: Run) -> task_lib.TrainState:

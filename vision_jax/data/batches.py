@@ -31,10 +31,12 @@ class Store(NamedTuple):
     feed: Maps rows int32 [B] to the inputs of one batch, on the host.
     gather: Maps (arrays, inputs) to `image` float32 [B, h, w, c] in [0, 1],
       `label` int32 [B], `id` int32 [B], the rows, and `context` if there.
+    resident: Whether a batch's inputs are but the numbers of its rows.
   """
   arrays: dict[str, Any]
   feed: Callable[[np.ndarray], dict[str, Any]]
   gather: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
+  resident: bool
 
 
 def steps_per_epoch(n: int, batch_size: int, remainder: str) -> int:
@@ -136,7 +138,7 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
     if not resident:
       inputs['image'] = read_rows(dataset.images, rows)
     return inputs
-  return Store(jax.device_put(arrays, sharding), feed, _gather)
+  return Store(jax.device_put(arrays, sharding), feed, _gather, resident)
 
 
 def read_rows(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
