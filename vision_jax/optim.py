@@ -211,4 +211,6 @@ def after(value: jax.Array, grads: Any) -> jax.Array:
   bits = [jax.lax.bitcast_convert_type(leaf.ravel()[0], jnp.int32)
           for leaf in jax.tree.leaves(grads) if leaf.size]
   zero = sum(jnp.minimum(jax.lax.shift_right_logical(b, 1), 0) for b in bits)
-  return value + jnp.asarray(zero, value.dtype)
+  # XLA computes a division once; a sum it would compute within every update,
+  # each with all the gradients.
+  return value / jnp.asarray(1 + zero, value.dtype)
