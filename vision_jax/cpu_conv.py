@@ -43,8 +43,7 @@ def chunks(pixels, *arrays):
   batch = arrays[0].shape[0]
   size = max(n for n in range(1, batch + 1)
              if batch % n == 0 and (n == 1 or n * pixels <= _ROWS))
-  return tuple(
-      a.reshape(batch // size, -1, *a.shape[2:]) for a in arrays)
+  return tuple(a.reshape(batch // size, -1, *a.shape[2:]) for a in arrays)
 
 
 def _margins(g, kernel, strides, pads, shape):
@@ -187,15 +186,15 @@ def dense(x, kernel, strides, pads):
 def _solid(x, kernel, strides, pads, shape):
   """Returns x as an array that XLA computes once, where that pays.
 
-  XLA's kernel gradient, but of a 1x1, reads x and g transposed. What made them is cheap, such
-  as a pool or a ReLU, so XLA repeats it there, reading its own inputs across
-  the memory: 340 ms instead of 35 ms for a pool of 32x128x128x64 on one core.
-  It never repeats a division, which later turns out to be by one.
+  XLA's kernel gradient, but of a 1x1, reads x and g transposed. What made them
+  is cheap, such as a pool or a ReLU, so XLA repeats it there, reading its own
+  inputs across the memory: 340 ms instead of 35 ms for a pool of 32x128x128x64
+  on one core.
   """
   if kernel.shape[:2] == (1, 1) or _gradient_by_library(
       shape, kernel, strides, pads):
     return x  # Nothing is transposed.
-  return x / jnp.where(x == x, 1, x)
+  return views.computed_once(x)
 
 
 def _dense_forward(x, kernel, strides, pads):

@@ -16,6 +16,7 @@ from jax.extend import random as extend_random
 import jax.numpy as jnp
 
 from vision_jax import cpu_conv
+from vision_jax import cpu_dense
 from vision_jax import cpu_pool
 from vision_jax import onednn
 from vision_jax import views
@@ -192,30 +193,8 @@ def dense(x, kernel):
   """
   if (_reformulate() and x.ndim == 2 and x.dtype == jnp.float32
       and len(x) <= _FEW_ROWS and kernel.size >= _LARGE_KERNEL):
-    return _few_rows(x, kernel)
+    return cpu_dense.few_rows(x, kernel)
   return lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-
-
-@jax.custom_vjp
-def _few_rows(x, kernel):
-  # The barrier keeps XLA from writing the plain product again.
-  turned = lax.optimization_barrier(x.T)
-  return lax.dot_general(turned, kernel, (((0,), (0,)), ((), ())))
-
-
-def _few_rows_forward(x, kernel):
-  # Two products read this, so XLA does not compute it within the transposed
-  # copy; see `cpu_conv._solid`.
-  x = x / jnp.where(x == x, 1, x)
-  return _few_rows(x, kernel), (x, kernel)
-
-
-def _few_rows_backward(saved, g):
-  x, kernel = saved
-  return g @ kernel.T, x.T @ g  # Sums over first or last axes already.
-
-
-_few_rows.defvjp(_few_rows_forward, _few_rows_backward)
 
 
 def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
