@@ -15,6 +15,7 @@ import run_helpers
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import guard
+from vision_jax import interrupt
 from vision_jax import loop
 from vision_jax import modes
 from vision_jax import writers
@@ -72,14 +73,25 @@ def test_a_killed_run_ends_with_the_same_bits(tmp_path, straight, step):
   assert spent[0] < result['seconds'] <= spent[0] + elapsed
 
 
-def test_sigterm_saves_and_exits_cleanly(tmp_path, straight):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_cleanly(tmp_path, straight, number):
   config = make_config(checkpoint__every_steps=0)
-  process = interrupted(tmp_path, config, signal.SIGTERM, 3)
+  process = interrupted(tmp_path, config, number, 3)
   assert process.returncode == 0, process.stderr
-  assert 'Stopped by SIGTERM after step 3' in process.stdout
+  assert f'Stopped by {number.name} after step 3' in process.stdout
+  assert ('again stops at once' in process.stderr) == (number == signal.SIGINT)
   assert (tmp_path / 'run' / 'checkpoints' / '3').is_dir()
   loop.train(config, tmp_path / 'run')
   assert_same_run(straight, tmp_path / 'run')
+
+
+def test_a_second_ctrl_c_stops_at_once():
+  before = signal.getsignal(signal.SIGINT)
+  with pytest.raises(KeyboardInterrupt), interrupt.watch() as request:
+    signal.raise_signal(signal.SIGINT)
+    assert request.stop == 'SIGINT'
+    signal.raise_signal(signal.SIGINT)
+  assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_eight_devices_train_as_one_and_their_checkpoint_opens_on_one(

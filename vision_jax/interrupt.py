@@ -1,13 +1,17 @@
-"""SIGTERM ends a run at the next step, with a checkpoint."""
+"""SIGTERM and Ctrl-C end a run at the next step, with a checkpoint."""
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import signal
 import threading
 from typing import Iterator
 
 import orbax.checkpoint as ocp
+
+_WATCHED = (signal.SIGTERM, signal.SIGINT)
+_AGAIN = b'\nStopping after this step; Ctrl-C again stops at once.\n'
 
 
 class Stopped(Exception):
@@ -16,33 +20,42 @@ class Stopped(Exception):
 
 @dataclasses.dataclass
 class Request:
-  """Whether a signal has asked the run to stop."""
-  stop: bool = False
+  """The name of the signal that has asked the run to stop; '' = none."""
+  stop: str = ''
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[Request]:
-  """Yields a request that SIGTERM sets, and restores the old handler.
+  """Yields a request that the signals set, and restores the old handlers.
 
-  Outside the main thread, where Python allows no handlers, nothing is
+  A second signal of a kind finds the old handler: KeyboardInterrupt, for
+  Ctrl-C. Outside the main thread, where Python allows no handlers, nothing is
   watched.
   """
   request = Request()
   if threading.current_thread() is not threading.main_thread():
     yield request
     return
-  def handle(*_):
-    request.stop = True
-  old = signal.signal(signal.SIGTERM, handle)
+  old = {number: signal.getsignal(number) for number in _WATCHED}
+  def handle(number, _):
+    request.stop = signal.Signals(number).name
+    signal.signal(number, old[number])
+    if number == signal.SIGINT:
+      os.write(2, _AGAIN)  # Within a handler `print` may fail.
   try:
+    for number in _WATCHED:
+      signal.signal(number, handle)
     yield request
   finally:
-    signal.signal(signal.SIGTERM, old)
+    for number, handler in old.items():
+      signal.signal(number, handler)
 
 
-def leave(manager: ocp.CheckpointManager, folder: pathlib.Path) -> None:
+def leave(
+    request: Request, manager: ocp.CheckpointManager, folder: pathlib.Path,
+) -> None:
   """Waits for the checkpoint to be on disk, then raises Stopped."""
   manager.wait_until_finished()
   raise Stopped(
-      f'Stopped by SIGTERM after step {manager.latest_step()}. The same '
+      f'Stopped by {request.stop} after step {manager.latest_step()}. The same '
       f'command with --workdir={folder} goes on from there.')

@@ -52,7 +52,7 @@ def train(
     ConfigError: For a config that does not fit itself, the data or the folder.
     DataError: If the data is missing or wrong.
     NonFiniteError: If a metric or weight is not finite.
-    Stopped: After SIGTERM, with a checkpoint written.
+    Stopped: After SIGTERM or Ctrl-C, with a checkpoint written.
   """
   folder = pathlib.Path(workdir).absolute()
   config = pretraining.resolve(
@@ -163,7 +163,7 @@ def fit(
         sign = 1 if config.callbacks.mode == 'min' else -1
         checkpoint.save(manager, int(state.step), tree, monitor=sign * value)
       if request.stop:
-        interrupt.leave(manager, folder)
+        interrupt.leave(request, manager, folder)
   writer.close()
   return features.attach(tree['state'], whole), seen
 
@@ -205,7 +205,7 @@ def _run_epoch(
     if (save or request.stop) and step + 1 < end:
       checkpoint.save(manager, step + 1, {'state': state, 'sums': sums})
       if request.stop:
-        interrupt.leave(manager, manager.directory.parent)
+        interrupt.leave(request, manager, manager.directory.parent)
   guard_lib.check(guard, last_good=good)
   return {'state': state, 'sums': sums}
 
