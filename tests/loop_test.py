@@ -86,12 +86,16 @@ def test_a_signal_saves_and_exits_cleanly(tmp_path, straight, number):
 
 
 def test_a_second_ctrl_c_stops_at_once():
-  before = signal.getsignal(signal.SIGINT)
-  with pytest.raises(KeyboardInterrupt), interrupt.watch() as request:
-    signal.raise_signal(signal.SIGINT)
-    assert request.stop == 'SIGINT'
-    signal.raise_signal(signal.SIGINT)
-  assert signal.getsignal(signal.SIGINT) is before
+  # Workers of pytest-xdist ignore the signal.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    with pytest.raises(KeyboardInterrupt), interrupt.watch() as request:
+      signal.raise_signal(signal.SIGINT)
+      assert request.stop == 'SIGINT'
+      signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+  finally:
+    signal.signal(signal.SIGINT, before)
 
 
 def test_eight_devices_train_as_one_and_their_checkpoint_opens_on_one(
