@@ -55,13 +55,15 @@ def read(folder: pathlib.Path) -> Cell:
 
 def balanced(labels: np.ndarray, predicted: np.ndarray) -> float:
   """Balanced accuracy of one seed's predictions."""
-  return float(np.mean([
-      np.mean(predicted[labels == c] == c) for c in np.unique(labels)]))
+  return mean_balanced(labels, predicted[:, None])
 
 
 def mean_balanced(labels: np.ndarray, predicted: np.ndarray) -> float:
   """Mean over seeds of balanced accuracy; `predicted` is [n, S]."""
-  return float(np.mean([balanced(labels, each) for each in predicted.T]))
+  classes, places, counts = np.unique(
+      labels, return_inverse=True, return_counts=True)
+  weights = 1 / (len(classes) * counts[places])
+  return float((weights @ (predicted == labels[:, None])).mean())
 
 
 def row_of(cell: Cell) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk_metrics
 
 from experiments import imbalance
 from experiments import imbalance_cells
@@ -74,6 +75,18 @@ def test_words_and_tables(tmp_path):
   assert len(header) == 9
   for i in (1, 2, 3):
     assert (tmp_path / 'out' / f'figure{i}.png').stat().st_size < 300_000
+
+
+def test_balanced_accuracy_is_scikit_learns():
+  rng = np.random.default_rng(0)
+  labels = rng.integers(0, 4, 50) * 3
+  predicted = np.where(rng.random((50, 3)) < .6, labels[:, None], 3)
+  each = [sk_metrics.balanced_accuracy_score(labels, column)
+          for column in predicted.T]
+  assert imbalance_cells.mean_balanced(labels, predicted) == pytest.approx(
+      np.mean(each))
+  assert imbalance_cells.balanced(labels, predicted[:, 1]) == pytest.approx(
+      each[1])
 
 
 def test_a_difference_holds_only_outside_both_intervals(tmp_path):
