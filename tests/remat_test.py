@@ -50,7 +50,7 @@ def test_same_loss_gradients_and_statistics():
   ours, theirs = again(params), plain(params)
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
   for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs)):
-    assert np.max(np.abs(a - b)) <= 1e-6 * np.max(np.abs(b))
+    assert np.max(np.abs(a - b)) <= 1e-5 * np.max(np.abs(b))
 
 
 def test_compiled_step_takes_less_memory():
