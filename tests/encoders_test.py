@@ -51,7 +51,7 @@ def test_a_classifier_gives_what_its_last_layer_takes(folders, name):
   found = encoders.encode(str(folder), config_lib.replace(
       run_helpers.make_config(**_DATA),
       data__cache_dir=str(folders / 'cache')).data)
-  cached = list((folders / 'cache').glob('features-*.npz'))
+  cached = list((folders / 'cache').glob('features-*.safetensors'))
   assert bool(cached) == (name == 'frozen')
   config = run_helpers.make_config(**_DATA)
   run = runs.build(config)

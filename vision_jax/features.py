@@ -105,11 +105,10 @@ def _encode(run, state, members, *, view) -> batches.Store:
   encoder: only the images that no run has shown it yet are computed.
   """
   path = cache.folder_of(run.config.data) / (
-      f'features-{_digest(run, state, view)}.npz')
+      f'features-{_digest(run, state, view)}.safetensors')
   names, kept = [], None
   if path.is_file():
-    with np.load(path) as stored:
-      names, kept = stored['names'].tolist(), stored['features']
+    names, kept = cache.kept(path)
   wanted = _names(run, members, view)
   place = {name: i for i, name in enumerate(names)}
   new = [i for i, name in enumerate(wanted) if name not in place]
@@ -117,12 +116,15 @@ def _encode(run, state, members, *, view) -> batches.Store:
     computed = _compute(run, state, members[new], view)
     kept = computed if kept is None else np.concatenate([kept, computed])
     names += [wanted[i] for i in new]
-    cache.keep(path, names=np.array(names), features=kept)
+    cache.keep(path, names, kept)
     place = {name: i for i, name in enumerate(names)}
+  rows = [place[name] for name in wanted]
+  if rows != list(range(len(kept))):
+    kept = kept[rows]  # A copy, which may be large.
   position = np.full(len(run.dataset.labels), -1, np.int32)
   position[members] = np.arange(len(members))
   arrays = runs.replicate(run, {
-      'features': kept[[place[name] for name in wanted]],
+      'features': kept,
       'position': position,
       **batches.by_row(run.store.arrays, slice(None))})
   def feed(rows):

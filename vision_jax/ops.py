@@ -171,15 +171,18 @@ def upsample_conv(x, kernel):
     return cpu_conv.plain(x, kernel, (1, 1), 'SAME')
   # Even rows see the pixel before (entry 0) and their own (1 and 2), odd rows
   # their own (0 and 1) and the one after (2).
-  fold = lambda k, odd: (
-      jnp.stack([k[0] + k[1], k[2]]) if odd else jnp.stack([k[0], k[1] + k[2]]))
-  halves = [fold(kernel, odd) for odd in (0, 1)]
+  def fold(k, odd, axis):
+    before, own, after = (
+        lax.slice_in_dim(k, i, i + 1, axis=axis) for i in range(3))
+    return lax.concatenate(
+        [before + own, after] if odd else [before, own + after], axis)
   pads = ((1, 0), (0, 1))
-  rows = [jnp.concatenate([
-      cpu_conv.dense(
-          x, fold(half.swapaxes(0, 1), j).swapaxes(0, 1), (1, 1),
-          (pads[i], pads[j]))
-      for j in (0, 1)], axis=3) for i, half in enumerate(halves)]
+  rows = []
+  for i in (0, 1):
+    half = fold(kernel, i, 0)
+    rows.append(jnp.concatenate([
+        cpu_conv.dense(x, fold(half, j, 1), (1, 1), (pads[i], pads[j]))
+        for j in (0, 1)], axis=3))
   return _below_each_other(rows, kernel.shape[-1])
 
 

@@ -18,12 +18,15 @@ import tempfile
 import time
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from vision_jax.data import audit
 from vision_jax.data import errors
 
 _VERSION = 1  # Raise it when decoding changes: old entries are then not found.
 _DAY = 24 * 3600.0
+_ARRAY, _NAMES = 'array', 'names'  # Of a `.safetensors` file.
 
 
 def decode(source, config_data) -> tuple[np.ndarray, list[dict]]:
@@ -139,11 +142,19 @@ def folder_of(config_data) -> pathlib.Path:
   return folder
 
 
-def keep(path: pathlib.Path, **arrays: np.ndarray) -> None:
-  """Writes named arrays to a `.npz` file of the cache folder, atomically."""
+def keep(path: pathlib.Path, names: list[str], array: np.ndarray) -> None:
+  """Writes an array and its rows' names into the cache folder, atomically."""
   with _temporary(path.parent) as file:
-    np.savez(file, **arrays)
+    safetensors.numpy.save_file(
+        {_ARRAY: np.ascontiguousarray(array)}, file.name,
+        metadata={_NAMES: json.dumps(names)})
     _publish(file, path)
+
+
+def kept(path: pathlib.Path) -> tuple[list[str], np.ndarray]:
+  """Reads what `keep` wrote."""
+  with safetensors.safe_open(path, framework='numpy') as file:
+    return json.loads(file.metadata()[_NAMES]), file.get_tensor(_ARRAY)
 
 
 @contextlib.contextmanager
