@@ -98,6 +98,16 @@ def test_a_second_ctrl_c_stops_at_once():
     signal.signal(signal.SIGINT, before)
 
 
+def test_an_ignored_signal_stays_ignored():
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    with interrupt.watch() as request:
+      signal.raise_signal(signal.SIGINT)
+    assert not request.stop
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
 def test_eight_devices_train_as_one_and_their_checkpoint_opens_on_one(
     tmp_path, straight):
   config = make_config()

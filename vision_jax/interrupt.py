@@ -37,13 +37,17 @@ def watch() -> Iterator[Request]:
     yield request
     return
   old = {number: signal.getsignal(number) for number in _WATCHED}
+  # What a process was started to ignore, as a shell's background jobs are
+  # Ctrl-C, stays ignored.
+  old = {number: handler for number, handler in old.items()
+         if handler is not signal.SIG_IGN}
   def handle(number, _):
     request.stop = signal.Signals(number).name
     signal.signal(number, old[number])
     if number == signal.SIGINT:
       os.write(2, _AGAIN)  # Within a handler `print` may fail.
   try:
-    for number in _WATCHED:
+    for number in old:
       signal.signal(number, handle)
     yield request
   finally:
