@@ -36,11 +36,11 @@ def watch() -> Iterator[Request]:
   if threading.current_thread() is not threading.main_thread():
     yield request
     return
-  old = {number: signal.getsignal(number) for number in _WATCHED}
   # What a process was started to ignore, as a shell's background jobs are
-  # Ctrl-C, stays ignored.
-  old = {number: handler for number, handler in old.items()
-         if handler is not signal.SIG_IGN}
+  # Ctrl-C, stays ignored; None is a handler that Python could not restore.
+  old = {number: handler for number in _WATCHED
+         if (handler := signal.getsignal(number)) not in (
+             signal.SIG_IGN, None)}
   def handle(number, _):
     request.stop = signal.Signals(number).name
     signal.signal(number, old[number])
