@@ -15,6 +15,7 @@ import ml_collections
 import orbax.checkpoint as ocp
 import tqdm
 
+from vision_jax import allocator
 from vision_jax import callbacks
 from vision_jax import checkpoint
 from vision_jax import features
@@ -198,6 +199,8 @@ def _run_epoch(
     if step == first or save or _is_due(step + 1, _CHECK_STEPS):
       guard_lib.check(guard, last_good=good)
       writer.started()
+    if step == first:  # The step or the last evaluation was compiled.
+      allocator.retire_fragments()
     if before is not None and config.optimizer.accumulate == 1:
       guard_lib.check_moved(
           before, state.params, optim.among(run.task.trainable, state.params))
