@@ -1,6 +1,8 @@
 """Tests that each operation equals its plain `lax` form and its gradient."""
 
 import os
+import subprocess
+import sys
 
 import flax.linen as nn
 import hypothesis
@@ -340,6 +342,34 @@ def test_dropout_takes_keys_of_every_implementation():
 def test_freed_memory_is_kept_where_glibc_is():
   assert allocator.keep_freed_memory() == (
       allocator.platform.libc_ver()[0] == 'glibc')
+
+
+_FRAGMENTS = """
+import ctypes
+from vision_jax import allocator
+assert allocator.keep_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype = ctypes.c_void_p
+blocks = [library.malloc(20_000 + 16 * i) for i in range(2000)]
+held = [library.malloc(11_000) for _ in blocks]  # Not at the end of the heap.
+for block in blocks[::2]:
+  library.free(ctypes.c_void_p(block))
+print(allocator.retire_fragments(), allocator.retire_fragments())
+again = [library.malloc(20_000 + 16 * i) for i in range(0, 2000, 2)]
+print(len(set(again) & set(blocks[::2])))
+"""
+
+
+@pytest.mark.skipif(
+    allocator.platform.libc_ver()[0] != 'glibc', reason='needs glibc')
+def test_retired_pieces_are_never_handed_out_again():
+  done = subprocess.run(
+      [sys.executable, '-c', _FRAGMENTS], capture_output=True, text=True,
+      check=True)
+  first, second, common = map(int, done.stdout.split())
+  size = sum(20_000 + 16 * i for i in range(0, 2000, 2))
+  assert .6 * size < first < 1.2 * size
+  assert second == common == 0
 
 
 @_few
