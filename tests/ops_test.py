@@ -402,6 +402,25 @@ def test_batch_norm(shape, offset):
   np.testing.assert_allclose(variance, np.var(x, axes), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('function,plain', [
+    (ops.swish, jax.nn.swish), (jax.grad(ops.swish), jax.grad(jax.nn.swish))])
+def test_swish_is_jaxs_far_from_zero_too(function, plain):
+  x = jnp.concatenate([jnp.linspace(-12, 12, 241), jnp.array(
+      [-1e30, -200, -89, -1e-20, 1e-20, 89, 200, 1e30])])
+  _assert_equal(jax.vmap(function), jax.vmap(plain), x)
+
+
+def test_swish_of_few_bits():
+  x = jnp.linspace(-8, 8, 97, dtype=jnp.bfloat16)
+  for function, plain in ((ops.swish, jax.nn.swish),
+                          (jax.grad(ops.swish), jax.grad(jax.nn.swish))):
+    got = jax.vmap(function)(x)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(
+        np.float32(got), jax.vmap(plain)(x.astype(jnp.float32)),
+        rtol=.03, atol=.01)
+
+
 @pytest.mark.parametrize('options', [
     {}, {'use_scale': False, 'use_bias': False}, {'dtype': jnp.bfloat16}])
 def test_layer_of_batch_norm_is_linens(options):

@@ -231,9 +231,10 @@ def batch_norm(x, scale, bias, epsilon):
   """Normalises [..., C] over all but the last axis, as BatchNorm in training.
 
   The gradient keeps x alone and passes over it twice; the derived one writes
-  and reads the centred and the normalised x as well. The statistics serve
-  moving averages and have no gradient. Source: Ioffe & Szegedy 2015,
-  arXiv:1502.03167, the equations of section 3.
+  and reads the centred and the normalised x as well. So would XLA write the
+  centred x, if it did not take the mean behind a barrier for another one. The
+  statistics serve moving averages and have no gradient. Source: Ioffe &
+  Szegedy 2015, arXiv:1502.03167, the equations of section 3.
 
   Args:
     x: [..., C].
@@ -251,7 +252,7 @@ def _batch_norm_forward(x, scale, bias, epsilon):
   axes = tuple(range(x.ndim - 1))
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   mean = wide.mean(axes)
-  variance = jnp.square(wide - mean).mean(axes)
+  variance = jnp.square(wide - lax.optimization_barrier(mean)).mean(axes)
   inverse = lax.rsqrt(variance + epsilon)
   y = ((wide - mean) * (scale * inverse) + bias).astype(x.dtype)
   return (y, mean, variance), (x, mean, inverse, scale)
@@ -261,16 +262,34 @@ def _batch_norm_backward(epsilon, residuals, gradients):
   del epsilon  # Within `inverse`.
   x, mean, inverse, scale = residuals
   axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-  g, centred = gradients[0].astype(mean.dtype), x.astype(mean.dtype) - mean
+  g, x = gradients[0].astype(mean.dtype), x.astype(mean.dtype)
   d_bias = g.sum(axes)
-  d_scale = (g * centred).sum(axes) * inverse
-  dx = (g - d_bias / count - centred * (inverse * d_scale / count)) * (
+  d_scale = (g * (x - lax.optimization_barrier(mean))).sum(axes) * inverse
+  dx = (g - d_bias / count - (x - mean) * (inverse * d_scale / count)) * (
       scale * inverse)
-  return (dx.astype(x.dtype), d_scale.astype(scale.dtype),
+  return (dx.astype(gradients[0].dtype), d_scale.astype(scale.dtype),
           d_bias.astype(scale.dtype))
 
 
 batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+@jax.custom_vjp
+def swish(x):
+  """x sigmoid(x), for any shape.
+
+  The gradient keeps x alone; XLA writes and reads the derived one's sigmoid.
+  Source: Ramachandran et al. 2017, arXiv:1710.05941.
+  """
+  return x / (1 + jnp.exp(-x))
+
+
+def _swish_backward(x, g):
+  sigmoid = 0.5 + 0.5 * jnp.tanh(0.5 * x)
+  return (g * sigmoid * (1 + x * (1 - sigmoid)),)
+
+
+swish.defvjp(lambda x: (swish(x), x), _swish_backward)
 
 
 def dropout(x, key, *, rate):

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision_jax import ops
 from vision_jax.models import layers
 from vision_jax.models import spec
 
@@ -156,7 +157,7 @@ class EfficientNet(spec.Backbone):
     norm = functools.partial(
         layers.BatchNorm, use_running_average=not train, momentum=0.99,
         epsilon=1e-3, use_fast_variance=False, dtype=self.dtype)
-    activation = nn.relu6 if self.lite else nn.swish
+    activation = nn.relu6 if self.lite else ops.swish
     if not self.lite:
       x = Normalization(name='normalization')(x / 255.0)
     x = conv(
