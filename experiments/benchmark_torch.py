@@ -7,6 +7,7 @@ them. Imports PyTorch, so import this module only where the peer runs.
 """
 
 import contextlib
+import math
 from typing import Any, Callable
 
 import numpy as np
@@ -259,9 +260,22 @@ def count_flops(step: Callable[[], Any]) -> int:
 
   A multiplication and an addition are two; forward and backward.
   """
-  with flop_counter.FlopCounterMode(display=False) as counter:
+  with flop_counter.FlopCounterMode(display=False, custom_mapping={
+      torch.ops.aten.convolution_backward: _count_backward}) as counter:
     step()
   return counter.get_total_flops()
+
+
+def _count_backward(g, x, kernel, *others, **unused):
+  """Counts both gradients of a convolution, as many each as the convolution.
+
+  PyTorch's own count takes a kernel's gradient for one over all channels, which
+  is wrong for groups: for a depthwise one, by the number of channels.
+  """
+  del unused
+  *_, transposed, _, _, wanted = others
+  pixels = math.prod((x if transposed else g)[2:])
+  return 2 * g[0] * pixels * math.prod(kernel) * sum(wanted[:2])
 
 
 def device_peak() -> int | None:

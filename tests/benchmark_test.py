@@ -48,6 +48,29 @@ def test_first_steps_are_equal(name, library):
   assert found['gradient'] > benchmark_steps.TOLERANCES['float32']['gradient']
 
 
+@pytest.mark.parametrize('groups,transposed', [
+    (1, False), (1, True), (2, False), (2, True), (8, False)])
+def test_operations_of_a_convolution(groups, transposed):
+  torch = pytest.importorskip('torch')
+  from torch.utils import flop_counter
+  from experiments import benchmark_torch
+  layer = (torch.nn.ConvTranspose2d if transposed else torch.nn.Conv2d)(
+      8, 16, 3, stride=2, padding=1, groups=groups)
+  x = torch.zeros(3, 8, 12, 10, requires_grad=True)
+  step = lambda: layer(x).sum().backward()
+  # Each entry of the kernel meets each pixel of an image or, in steps of 2, of
+  # a result; forwards and for both gradients.
+  pixels = 12 * 10 if transposed else 6 * 5
+  expected = 3 * 2 * 3 * pixels * (16 * 8 // groups) * 9
+  assert benchmark_torch.count_flops(step) == expected
+  if groups == 1:
+    with flop_counter.FlopCounterMode(display=False) as counter:
+      step()
+    assert counter.get_total_flops() == expected
+  x = x.detach()  # An image has no gradient.
+  assert benchmark_torch.count_flops(step) == expected * 2 // 3
+
+
 def test_a_side_that_fails_says_why():
   with benchmark_steps.Worker('ours', 'no_such', 'float32', limit=60) as side:
     with pytest.raises(benchmark_steps.WorkerError, match='no_such'):
