@@ -21,9 +21,10 @@ from vision_jax import winograd
 _DIMENSIONS = ('NHWC', 'HWIO', 'NHWC')
 # Rows of one matrix product: enough to be efficient, few enough for the cache.
 _ROWS = 4096
+_GATHERED_ROWS = 1024  # Of gathered windows, which are longer.
 # An image's: transposing it costs little, gathering so short pieces much.
 FEW_CHANNELS = 4
-# Features from which on XLA's kernel gradient is faster than oneDNN's.
+# Features from which on a kernel's gradient is faster as a product.
 _MANY = 64
 
 
@@ -34,15 +35,15 @@ def plain(x, kernel, strides, padding, groups=1):
       feature_group_count=groups)
 
 
-def chunks(pixels, *arrays):
-  """Splits the leading axis so that a chunk has about `_ROWS` pixels.
+def chunks(pixels, *arrays, rows=_ROWS):
+  """Splits the leading axis so that a chunk has about `rows` pixels.
 
   Each [B, H, W, C] becomes [chunks, images * H, W, C]: where an axis for a
   chunk's images is 1 long, XLA copies all of them into its own order.
   """
   batch = arrays[0].shape[0]
   size = max(n for n in range(1, batch + 1)
-             if batch % n == 0 and (n == 1 or n * pixels <= _ROWS))
+             if batch % n == 0 and (n == 1 or n * pixels <= rows))
   return tuple(a.reshape(batch // size, -1, *a.shape[2:]) for a in arrays)
 
 
@@ -72,13 +73,14 @@ def _gathered(x, size, strides):
   return jnp.concatenate(views.windows(x, size, strides), axis=-1)
 
 
-def _over_chunks(function, zeros, x, g):
+def _over_chunks(function, zeros, x, g, rows=_ROWS):
   """Sums `function` over chunks of x and g that stay in the cache."""
   def add(total, chunk):
     images = [each.reshape(-1, *whole.shape[1:])
               for each, whole in zip(chunk, (x, g))]
     return jax.tree.map(jnp.add, total, function(*images)), None
-  return lax.scan(add, zeros, chunks(g.shape[1] * g.shape[2], x, g))[0]
+  pieces = chunks(g.shape[1] * g.shape[2], x, g, rows=rows)
+  return lax.scan(add, zeros, pieces)[0]
 
 
 def _by_library(shape, kernel, pads):
@@ -87,15 +89,16 @@ def _by_library(shape, kernel, pads):
       shape, kernel.shape, pads, kernel.dtype)
 
 
-def _gradient_by_library(shape, kernel, strides, pads):
+def _gradient_by_library(shape, kernel, pads):
   """Whether oneDNN computes the kernel's gradient.
 
   With many channels XLA's is faster: 20 ms against 29 ms for 8x56x56, 64 to 64;
-  but 65 ms against 50 ms for 16x128x128, 32 to 32.
+  but 65 ms against 50 ms for 16x128x128, 32 to 32. So is, in steps of 2, that
+  of gathered windows: 54 ms against 74 ms for 32x64x64, 64 to 128.
   """
   channels, features = kernel.shape[2:]
   return _by_library(shape, kernel, pads) and (
-      strides != (1, 1) or channels <= FEW_CHANNELS or features < _MANY)
+      channels <= FEW_CHANNELS or features < _MANY)
 
 
 def _input_gradient(g, kernel, strides, pads, shape):
@@ -129,7 +132,7 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   if strides == (1, 1) and winograd.applies_to_gradient(
       x.shape, shape, pads, x.dtype):
     return _winograd_gradient(x, g, pads, height)
-  if _gradient_by_library(x.shape, kernel, strides, pads):
+  if _gradient_by_library(x.shape, kernel, pads):
     return onednn.kernel_gradient(x, g, shape, (strides, pads, 1))
   if strides != (1, 1) and channels > FEW_CHANNELS:
     return _strided_gradient(x, g, shape, strides, pads)
@@ -156,7 +159,8 @@ def _strided_gradient(x, g, shape, strides, pads):
     rows = _gathered(views.pad(x, pads), shape[:2], strides)
     return _product(rows, g) if small else _product(g, rows)
   total = _over_chunks(
-      product, jnp.zeros(sizes if small else sizes[::-1]), x, g)
+      product, jnp.zeros(sizes if small else sizes[::-1]), x, g,
+      _GATHERED_ROWS)
   return (total if small else total.T).reshape(shape)
 
 
@@ -191,8 +195,9 @@ def _solid(x, kernel, strides, pads, shape):
   inputs across the memory: 340 ms instead of 35 ms for a pool of 32x128x128x64
   on one core.
   """
-  if kernel.shape[:2] == (1, 1) or _gradient_by_library(
-      shape, kernel, strides, pads):
+  gathered = strides != (1, 1) and kernel.shape[2] > FEW_CHANNELS
+  if (kernel.shape[:2] == (1, 1) or gathered
+      or _gradient_by_library(shape, kernel, pads)):
     return x  # Nothing is transposed.
   return views.computed_once(x)
 
