@@ -205,23 +205,45 @@ def _published_characters():
   return np.array(pairs).T
 
 
+def _validation(accuracy, classes=3, n=1000):
+  """A confusion matrix with this recall in every class."""
+  right = np.eye(classes) * accuracy
+  wrong = (1 - np.eye(classes)) * (1 - accuracy) / (classes - 1)
+  return np.int64(np.round(n * (right + wrong)))
+
+
 def test_guard_finds_the_shuffled_predictions_of_study_1():
   labels, predicted = _published_characters()
   assert (len(labels), np.sum(labels == predicted)) == (1009, 339)
   with pytest.raises(metrics.MisalignedEvaluation, match='339 of 1009') as e:
-    metrics.permutation_guard(labels, predicted, 0.836, 3)
+    metrics.permutation_guard(labels, predicted, _validation(0.836))
   assert 'pair them by id' in str(e.value)
 
 
 def test_guard_accepts_what_is_no_contradiction():
   labels, predicted = _published_characters()
   # Validation at chance as well: a bad model, not a misaligned one.
-  assert abs(metrics.permutation_guard(labels, predicted, 0.36, 3)) < 3
+  assert abs(metrics.permutation_guard(
+      labels, predicted, _validation(0.36))) < 3
   # 855 of 1009 right, as in the study's Figure 6.
   good = np.where(np.arange(1009) % 100 < 85, labels, predicted)
-  assert metrics.permutation_guard(labels, good, 0.84, 3) > 20
+  assert metrics.permutation_guard(labels, good, _validation(0.84)) > 20
   # Too few examples to tell.
-  metrics.permutation_guard(np.arange(3), np.array([1, 2, 0]), 1.0, 3)
+  metrics.permutation_guard(
+      np.arange(3), np.array([1, 2, 0]), _validation(1.0))
   # A single class in the test set: every pairing agrees equally often.
   assert np.isnan(metrics.permutation_guard(
-      np.zeros(50, int), np.arange(50) // 45, 0.95, 2))
+      np.zeros(50, int), np.arange(50) // 45, _validation(0.95, 2)))
+
+
+def test_guard_accepts_a_network_that_knows_the_largest_class_alone():
+  # Validation has shares of 15:1, the test set ten of each class; nearly all is
+  # taken for class 0, which validation's accuracy of .6 hides.
+  validation = np.zeros((10, 10), int)
+  validation[:, 0] = [60, *[4] * 9]
+  labels = np.repeat(np.arange(10), 10)
+  predicted = np.where(np.arange(100) % 9 == 4, 1, 0)
+  metrics.permutation_guard(labels, predicted, validation)
+  # With that accuracy in every class it is a contradiction.
+  with pytest.raises(metrics.MisalignedEvaluation, match='validation 60.2'):
+    metrics.permutation_guard(labels, predicted, _validation(0.6, 10))

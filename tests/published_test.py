@@ -137,7 +137,7 @@ def make_outcome(tmp_path, accuracy=0.85, n=990):
   outputs = {'id': np.arange(n), 'label': labels, 'loss': np.ones(n),
              'probabilities': probabilities}
   return task_lib.Outcome(
-      tmp_path, {'test': outputs}, {'validation': {'accuracy': accuracy}},
+      tmp_path, {'test': outputs, 'validation': outputs}, {},
       tuple(str(i) for i in range(n)), None, None, None)
 
 

@@ -244,23 +244,22 @@ def per_class(
 def permutation_guard(
     labels: np.ndarray,
     predicted: np.ndarray,
-    validation_accuracy: float,
-    num_classes: int,
+    validation: np.ndarray,
 ) -> float:
   """Raises when test predictions look shuffled against the test labels.
 
   That is: their agreement lies at most 3 standard deviations above that of a
   random pairing (`stats.permuted_agreement`), although validation is far above
-  chance. Far means that at validation's accuracy the test set would lie at
-  least 6 above, and that the 95 % Wilson interval of that accuracy on as many
-  examples excludes the largest class's share. So a small test set never raises
-  for lack of evidence.
+  chance. Far means that with validation's recalls the test set would lie at
+  least 6 above, and that the 95 % Wilson interval of that accuracy excludes the
+  largest class's share. So a small test set never raises for lack of evidence,
+  nor one whose classes have other shares than validation's.
 
   Args:
     labels: int [n], of the test set.
     predicted: int [n].
-    validation_accuracy: of the same weights on validation, in [0, 1].
-    num_classes: number of classes.
+    validation: int [classes, classes], the confusion matrix of the same weights
+      on validation, row = true class. A class that it lacks promises nothing.
 
   Returns:
     Standard deviations of the agreement above chance; nan where every pairing
@@ -269,17 +268,19 @@ def permutation_guard(
   Raises:
     MisalignedEvaluation: as above.
   """
-  matrix = confusion(labels, predicted, num_classes)
+  matrix = confusion(labels, predicted, len(validation))
   n, agreements = int(matrix.sum()), int(matrix.trace())
   mean, deviation = stats.permuted_agreement(matrix)
-  low, _ = stats.wilson(round(validation_accuracy * n), n)
+  recalls = np.diag(validation) / np.maximum(validation.sum(axis=1), 1)
+  promised = float(recalls @ matrix.sum(axis=1))
+  low, _ = stats.wilson(round(promised), n)
   if (agreements - mean <= 3 * deviation
-      and validation_accuracy * n - mean >= 6 * deviation
+      and promised - mean >= 6 * deviation
       and low > matrix.sum(axis=1).max() / n):
     raise MisalignedEvaluation(
         f'{agreements} of {n} test predictions are right; shuffling them gives '
-        f'{mean:.1f} with a standard deviation of {deviation:.1f}, but '
-        f'validation accuracy is {validation_accuracy:.3f}. Predictions and '
+        f'{mean:.1f} with a standard deviation of {deviation:.1f}, but by the '
+        f'recalls of validation {promised:.1f} would be. Predictions and '
         'labels are probably in different order (pair them by id), or the test '
         'images are prepared unlike the validation images.')
   return _rate(agreements - mean, deviation)

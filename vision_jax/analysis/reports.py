@@ -41,14 +41,12 @@ def classification(
       while validation is far above chance.
   """
   outputs = outcome.outputs['test']
-  labels = outputs['label']
-  predicted = outputs['probabilities'].argmax(-1)
+  labels, predicted = _pairs(outputs)
   writers.write_csv(outcome.folder / 'predictions.csv', prediction_rows(
       outcome, {'label': [class_names[i] for i in labels], **table(outputs)}))
-  if with_guard and 'validation' in outcome.metrics:
-    metrics.permutation_guard(
-        labels, predicted, outcome.metrics['validation']['accuracy'],
-        len(class_names))
+  if with_guard and 'validation' in outcome.outputs:
+    metrics.permutation_guard(labels, predicted, metrics.confusion(
+        *_pairs(outcome.outputs['validation']), len(class_names)))
   rows = metrics.per_class(labels, predicted, class_names)
   writers.write_csv(outcome.folder / 'per_class.csv', rows)
   if with_figures:
@@ -59,6 +57,11 @@ def classification(
     figures.per_class_bars(rows, folder / 'per_class.png')
   return {'intervals': intervals.classification(
       labels, outputs['probabilities'])}
+
+
+def _pairs(outputs):
+  """Labels and predicted classes, both [n]."""
+  return outputs['label'], outputs['probabilities'].argmax(-1)
 
 
 def prediction_rows(
