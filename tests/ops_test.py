@@ -135,11 +135,9 @@ def test_winograd(batch, height, width, channels, padding, size):
   x = _draw(batch, height, width, channels)
   kernel = _draw(size, size, channels, 3)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(processor, 'vectors', lambda: 'any')
+    patch.setattr(processor, 'vectors', lambda: 'AVX2')
     for name, value in (
-        ('_FEWEST', {n: {'any': (1, 1)} for n in (2, 3)}),
-        ('_FEWEST_OF_GRADIENT', {'any': 1}),
-        ('_MOST_WASTE', 9.0)):
+        ('_FEWEST', 1), ('_FEWEST_PAIRS', 1), ('_MOST_WASTE', 9.0)):
       patch.setattr(winograd, name, value)
     function = lambda x, k: ops.conv(x, k, padding=padding)
     assert 'scan' in str(jax.make_jaxpr(function)(x, kernel))
@@ -147,7 +145,7 @@ def test_winograd(batch, height, width, channels, padding, size):
         lambda k: function(x, k).sum()))(kernel)).count('scan[')
     with_gradient = scans()
     with patch.context() as without:
-      without.setattr(winograd, '_FEWEST_OF_GRADIENT', {})
+      without.setattr(winograd, 'applies_to_gradient', lambda *arguments: False)
       assert with_gradient > scans()
     _assert_equal(
         function, lambda x, k: _plain_conv(x, k, padding=padding), x, kernel)
@@ -161,11 +159,13 @@ def test_winograd_is_for_many_channels_in_float32(monkeypatch):
   assert not applies((2, 14, 14, 256), (3, 3, 256, 256), jnp.bfloat16)
   assert not applies((2, 14, 14, 256), (1, 1, 256, 256))
   assert not applies((2, 56, 56, 64), (3, 3, 64, 64))
+  assert not applies((2, 28, 28, 128), (3, 3, 128, 128))
+  assert not applies((2, 14, 14, 256), (2, 2, 256, 256))
   # A map of 3x3 would be computed as one of 4x4.
   assert not applies((2, 3, 3, 256), (3, 3, 256, 256))
   monkeypatch.setattr(processor, 'vectors', lambda: 'AVX2')
-  assert applies((2, 56, 56, 64), (3, 3, 64, 128))
-  assert not applies((2, 56, 56, 32), (3, 3, 32, 64))
+  assert applies((2, 14, 14, 256), (2, 2, 256, 256))
+  assert not applies((2, 56, 56, 64), (3, 3, 64, 128))
 
 
 @pytest.mark.parametrize('text, expected', [

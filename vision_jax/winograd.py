@@ -7,8 +7,6 @@ needs 36: F(2x2, 3x3) of Lavin & Gray 2015, arXiv:1509.09308, section 4.1. For a
 right)) throughout.
 """
 
-import math
-
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -17,12 +15,11 @@ from vision_jax import processor
 from vision_jax import views
 
 # With fewer channels, and pairs of them, the transforms cost more than the
-# products saved; they cost less beside the slower products of narrow vectors.
-# By the kernel's size; infinite where it was not measured.
-_FEWEST = {2: {'AVX2': (128, 128 * 256)}, 3: {'AVX2': (64, 64 * 128)}}
-_FEWEST_ELSEWHERE = {2: (math.inf, math.inf), 3: (128, 128 * 256)}
-# For a kernel's gradient; nothing is gained elsewhere.
-_FEWEST_OF_GRADIENT = {'AVX2': 128}
+# products saved.
+_FEWEST, _FEWEST_PAIRS = 128, 128 * 256
+# Only beside the slower products of narrow vectors do 2x2 kernels, and kernels'
+# gradients, gain.
+_NARROW = 'AVX2'
 # Rounding up to whole tiles may add so many pixels, as a factor.
 _MOST_WASTE = 1.35
 
@@ -32,21 +29,19 @@ def applies(shape, kernel_shape, pads, dtype) -> bool:
 
   Measured on two cores with AVX-512, float32: 25 ms against 30 ms for
   16x32x32, 128 to 256 channels; 4.5 ms against 6.2 ms for 8x14x14, 256 to 256;
-  10.6 ms against 6.8 ms for 8x56x56, 64 to 64, where it does not apply. With
-  AVX2, 57 ms against 64 ms by oneDNN for 16x64x64, 64 to 128.
+  10.6 ms against 6.8 ms for 8x56x56, 64 to 64, where it does not apply.
   """
   height, width, channels, features = kernel_shape
-  if height != width or height not in _FEWEST or dtype != jnp.float32:
+  sizes = (2, 3) if processor.vectors() == _NARROW else (3,)
+  if height != width or height not in sizes or dtype != jnp.float32:
     return False
   outputs = [n + sum(pad) - height + 1 for n, pad in zip(shape[1:3], pads)]
   if min(outputs) < 1 or min(min(pad) for pad in pads) < 0:
     return False
   tiles = [-(-n // 2) for n in outputs]
   waste = 4 * tiles[0] * tiles[1] / (outputs[0] * outputs[1])
-  fewest, pairs = _FEWEST[height].get(
-      processor.vectors(), _FEWEST_ELSEWHERE[height])
-  return (min(channels, features) >= fewest
-          and channels * features >= pairs and waste <= _MOST_WASTE)
+  return (min(channels, features) >= _FEWEST
+          and channels * features >= _FEWEST_PAIRS and waste <= _MOST_WASTE)
 
 
 def applies_to_gradient(shape, kernel_shape, pads, dtype) -> bool:
@@ -55,9 +50,8 @@ def applies_to_gradient(shape, kernel_shape, pads, dtype) -> bool:
   On one core with AVX2, float32: 17 ms against 31 ms for 8x14x14, 256 to 256
   channels; 240 ms against 288 ms for 32x32x32, 128 to 256.
   """
-  fewest = _FEWEST_OF_GRADIENT.get(processor.vectors())
-  return (fewest is not None and min(kernel_shape[2:]) >= fewest
-          and applies(shape, kernel_shape, pads, dtype))
+  return processor.vectors() == _NARROW and applies(
+      shape, kernel_shape, pads, dtype)
 
 
 def forward(
