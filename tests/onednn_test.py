@@ -88,11 +88,13 @@ def test_groups(channels, features, groups, strides):
 
 
 @_there
+@pytest.mark.parametrize('channels,features', [(3, 4), (64, 5)])
 @pytest.mark.parametrize('size,strides,padding', [
     ((3, 3), (2, 2), ops.DOUBLING), ((3, 3), (2, 2), ((1, 1), (2, 2))),
     ((4, 2), (2, 1), ((3, 2), (1, 0)))])
-def test_transposed(size, strides, padding):
-  x, kernel = _draw(2, 5, 6, 3), _draw(*size, 3, 4)
+def test_transposed(size, strides, padding, channels, features):
+  x = _draw(2, 5, 6, channels)
+  kernel = _draw(*size, channels, features) / channels
   function = lambda x, k: ops.conv_transpose(
       x, k, strides=strides, padding=padding)
   assert _uses_library(function, x, kernel)

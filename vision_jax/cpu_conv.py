@@ -222,6 +222,31 @@ def _dense_backward(strides, pads, residuals, g):
 dense.defvjp(_dense_forward, _dense_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def transposed(g, kernel, strides, pads, shape):
+  """Gradient of `dense` with respect to its input of `shape`.
+
+  As a layer it is a transposed convolution, whose gradients are a convolution
+  and the convolution's kernel gradient.
+  """
+  return _input_gradient(g, kernel, strides, pads, shape)
+
+
+def _transposed_forward(g, kernel, strides, pads, shape):
+  g = _solid(g, kernel, strides, pads, shape)
+  return transposed(g, kernel, strides, pads, shape), (g, kernel)
+
+
+def _transposed_backward(strides, pads, shape, residuals, x):
+  g, kernel = residuals
+  x = _solid(x, kernel, strides, pads, shape)
+  dk = _kernel_gradient(x, g, kernel, strides, pads)
+  return dense(x, kernel, strides, pads), dk.astype(kernel.dtype)
+
+
+transposed.defvjp(_transposed_forward, _transposed_backward)
+
+
 def stem(x, kernel, pads):
   """Convolution in steps of 2, as one in steps of 1 over blocks of 2x2 pixels.
 

@@ -102,7 +102,7 @@ def conv_transpose(x, kernel, *, strides, padding='SAME'):
     shape = (x.shape[0], *outputs, kernel.shape[3])
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     if _reformulate() and onednn.applies(shape, turned.shape, pads, x.dtype):
-      return onednn.input_gradient(x, turned, shape, (strides, pads, 1))
+      return cpu_conv.transposed(x, turned, strides, pads, shape)
     if (size, strides, padding) == ((3, 3), (2, 2), DOUBLING):
       return _doubling(x, kernel)
   return lax.conv_transpose(
