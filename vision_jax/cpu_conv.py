@@ -107,21 +107,28 @@ def _by_library(shape, kernel, pads):
       shape, kernel.shape, pads, kernel.dtype)
 
 
-def _gradient_by_library(shape, kernel, pads):
-  """Whether oneDNN computes the kernel's gradient.
+def _gradient_form(shape, kernel, strides, pads):
+  """Names the form of a kernel's gradient, for an input of `shape`.
 
-  With many channels XLA's is faster: 20 ms against 29 ms for 8x56x56, 64 to 64;
-  but 65 ms against 50 ms for 16x128x128, 32 to 32. So is, in steps of 2, that
-  of gathered windows: 54 ms against 74 ms for 32x64x64, 64 to 128.
+  With many channels XLA's is faster than oneDNN's: 20 ms against 29 ms for
+  8x56x56, 64 to 64; but 65 ms against 50 ms for 16x128x128, 32 to 32. In steps
+  of 2 that of gathered windows is: 54 ms against 74 ms for 32x64x64, 64 to 128.
   """
-  channels, features = kernel.shape[2:]
-  return _by_library(shape, kernel, pads) and (
-      channels <= FEW_CHANNELS or features < _MANY)
-
-
-def _gradient_by_windows(kernel, strides):
-  """Whether the kernel's gradient, if not oneDNN's, is of gathered windows."""
-  return strides != (1, 1) and kernel.shape[2] > FEW_CHANNELS
+  height, width, channels, features = kernel.shape
+  if _is_pointwise(kernel, strides, pads):
+    return 'pointwise'
+  if (strides == (1, 1) and height * width * features <= channels
+      and all(max(pad) < k for pad, k in zip(pads, kernel.shape))):
+    return 'few outputs'
+  if strides == (1, 1) and winograd.applies_to_gradient(
+      shape, kernel.shape, pads, kernel.dtype):
+    return 'winograd'
+  if _by_library(shape, kernel, pads) and (
+      channels <= FEW_CHANNELS or features < _MANY):
+    return 'library'
+  if strides != (1, 1) and channels > FEW_CHANNELS:
+    return 'windows'
+  return 'xla'
 
 
 def _input_gradient(g, kernel, strides, pads, shape):
@@ -145,21 +152,19 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   XLA's form transposes both arrays, and gathers what is best not gathered.
   """
   height, width, channels, features = shape = kernel.shape
-  margins = _margins(g, kernel, strides, pads, x.shape)
-  if _is_pointwise(kernel, strides, pads):
+  form = _gradient_form(x.shape, kernel, strides, pads)
+  if form == 'pointwise':
     return _product(x, g).reshape(shape)
-  if (strides == (1, 1) and height * width * features <= channels
-      and min(map(min, margins)) >= 0):
-    # Few outputs: 6 ms against 26 ms for 16x64x64, 128 -> 3.
+  if form == 'few outputs':  # 6 ms against 26 ms for 16x64x64, 128 -> 3.
+    margins = _margins(g, kernel, strides, pads, x.shape)
     rows = _gathered(views.pad(g, margins), (height, width), strides)
     total = _product(rows, x).reshape(height, width, features, channels)
     return total[::-1, ::-1].swapaxes(2, 3)
-  if strides == (1, 1) and winograd.applies_to_gradient(
-      x.shape, shape, pads, x.dtype):
+  if form == 'winograd':
     return _winograd_gradient(x, g, pads, height)
-  if _gradient_by_library(x.shape, kernel, pads):
+  if form == 'library':
     return onednn.kernel_gradient(x, g, shape, (strides, pads, 1))
-  if _gradient_by_windows(kernel, strides):
+  if form == 'windows':
     return _strided_gradient(x, g, shape, strides, pads)
   _, back = jax.vjp(lambda k: plain(x, k, strides, pads), kernel)
   return back(g)[0]
@@ -217,15 +222,13 @@ def dense(x, kernel, strides, pads):
 def _solid(x, kernel, strides, pads, shape):
   """Returns x as an array that XLA computes once, where that pays.
 
-  XLA's kernel gradient, but of a 1x1, reads x and g transposed. What made them
-  is cheap, such as a pool or a ReLU, so XLA repeats it there, reading its own
-  inputs across the memory: 340 ms instead of 35 ms for a pool of 32x128x128x64
-  on one core.
+  Most forms of a kernel's gradient read x and g transposed or in pieces. What
+  made them is cheap, such as a pool or a ReLU, so XLA repeats it there, reading
+  its own inputs across the memory: 340 ms instead of 35 ms for a pool of
+  32x128x128x64 on one core.
   """
-  if (kernel.shape[:2] == (1, 1) or _gradient_by_windows(kernel, strides)
-      or _gradient_by_library(shape, kernel, pads)):
-    return x  # Nothing is transposed.
-  return views.computed_once(x)
+  form = _gradient_form(shape, kernel, strides, pads)
+  return x if form in ('pointwise', 'library') else views.computed_once(x)
 
 
 def _dense_forward(x, kernel, strides, pads):
