@@ -2,9 +2,9 @@
 
 The reformulations behind `vision_jax.ops`, which decides when they run; each
 equals `plain` in value and gradient (reverse mode only, of any order). `dense`
-chooses for each part between Winograd's form, oneDNN and XLA; what comes after
-oneDNN here serves where that is not installed. `pads` is ((top, bottom), (left,
-right)) throughout. Times: float32, two cores.
+chooses for each part between Winograd's form, oneDNN and XLA; `stem` serves
+where oneDNN is not installed. `pads` is ((top, bottom), (left, right))
+throughout. Times: float32, two cores.
 """
 
 import functools
@@ -45,16 +45,6 @@ def chunks(pixels, *arrays, rows=_ROWS):
   size = max(n for n in range(1, batch + 1)
              if batch % n == 0 and (n == 1 or n * pixels <= rows))
   return tuple(a.reshape(batch // size, -1, *a.shape[2:]) for a in arrays)
-
-
-def _margins(g, kernel, strides, pads, shape):
-  """Padding of the dilated `g` that gives the input's gradient its `shape`."""
-  margins = []
-  for size, k, step, out, (low, _) in zip(
-      shape[1:3], kernel.shape, strides, g.shape[1:3], pads):
-    before = k - 1 - low
-    margins.append((before, size + low - ((out - 1) * step + 1)))
-  return tuple(margins)
 
 
 def _product(a, b):
@@ -135,7 +125,7 @@ def _input_gradient(g, kernel, strides, pads, shape):
   """Gradient of the convolution with respect to its input of `shape`."""
   if _is_pointwise(kernel, strides, pads):
     return _matrix_product(g, kernel, turned=True)
-  margins = _margins(g, kernel, strides, pads, shape)
+  margins = views.gradient_margins(g, kernel, strides, pads, shape)
   if strides == (1, 1) and winograd.applies(
       g.shape, kernel.shape, margins, g.dtype):
     return _by_winograd(g, kernel, margins, turned=True)
@@ -156,7 +146,7 @@ def _kernel_gradient(x, g, kernel, strides, pads):
   if form == 'pointwise':
     return _product(x, g).reshape(shape)
   if form == 'few outputs':  # 6 ms against 26 ms for 16x64x64, 128 -> 3.
-    margins = _margins(g, kernel, strides, pads, x.shape)
+    margins = views.gradient_margins(g, kernel, strides, pads, x.shape)
     rows = _gathered(views.pad(g, margins), (height, width), strides)
     total = _product(rows, x).reshape(height, width, features, channels)
     return total[::-1, ::-1].swapaxes(2, 3)
@@ -294,71 +284,3 @@ def stem(x, kernel, pads):
   kernel = kernel.reshape(sizes[0], 2, sizes[1], 2, channels, features)
   kernel = kernel.swapaxes(1, 2).reshape(*sizes, 4 * channels, features)
   return dense(x, kernel, (1, 1), ((0, 0), (0, 0)))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise(x, kernel, strides, pads):
-  """Each channel by itself, a sum of shifted products; kernel [h, w, 1, C].
-
-  For 16x112x112x32, 3x3: 7 ms against 174 ms, gradients 42 ms against 290 ms.
-  """
-  weights = kernel.reshape(-1, kernel.shape[-1])
-  shifted = views.windows(views.pad(x, pads), kernel.shape[:2], strides)
-  return sum(w * k for w, k in zip(shifted, weights, strict=True))
-
-
-def _depthwise_forward(x, kernel, strides, pads):
-  return depthwise(x, kernel, strides, pads), (x, kernel)
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _depthwise_kernel_gradient(x, g, kernel, strides, pads):
-  """Gradient of `depthwise` with respect to its kernel, [h w, C] in float32.
-
-  Row by row of `g`, so that the rows that meet it stay in the cache, and
-  without padding, for an entry of the kernel looks only at what is inside: 18
-  ms against 290 ms for sums over 16x56x56x144, 3x3, on one core.
-  """
-  height, width = kernel.shape[:2]
-  rows, columns = x.shape[1:3]
-  (top, _), (left, _) = pads
-  # Of each column of the kernel: the outputs from `low` to `high` are inside.
-  spans = []
-  for j in range(width):
-    low = max(0, -(-(left - j) // strides[1]))
-    high = min(g.shape[2], (columns - 1 + left - j) // strides[1] + 1)
-    spans.append((low, max(low, high)))
-
-  def add(totals, place):
-    image, i = place // g.shape[1], place % g.shape[1]
-    g_row, products = g[image, i], []
-    for k in range(height):
-      row = i * strides[0] + k - top
-      inside = (row >= 0) & (row < rows)
-      x_row = x[image, row.clip(0, rows - 1)]
-      for j, (low, high) in enumerate(spans):
-        first = low * strides[1] + j - left
-        x_part = x_row[first:first + (high - low) * strides[1]:strides[1]]
-        product = x_part * g_row[low:high]
-        products.append(jnp.where(inside, product, 0).astype(jnp.float32))
-    return jax.tree.map(jnp.add, totals, products), None
-
-  zeros = [jnp.zeros((high - low, x.shape[3])) for low, high in spans] * height
-  totals, _ = lax.scan(add, zeros, jnp.arange(g.shape[0] * g.shape[1]))
-  return jnp.stack([total.sum(0) for total in totals])
-
-
-def _depthwise_backward(strides, pads, residuals, g):
-  x, kernel = residuals
-  dk = _depthwise_kernel_gradient(x, g, kernel, strides, pads)
-  # The transpose is the same sum of shifts, of the dilated and padded g.
-  margins = _margins(g, kernel, strides, pads, x.shape)
-  g = lax.pad(g, jnp.zeros((), g.dtype), (
-      (0, 0, 0),
-      *((*margin, s - 1) for margin, s in zip(margins, strides, strict=True)),
-      (0, 0, 0)))
-  dx = depthwise(g, kernel[::-1, ::-1], (1, 1), ((0, 0), (0, 0)))
-  return dx, dk.reshape(kernel.shape).astype(kernel.dtype)
-
-
-depthwise.defvjp(_depthwise_forward, _depthwise_backward)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from vision_jax import cpu_conv
 from vision_jax import cpu_dense
+from vision_jax import cpu_depthwise
 from vision_jax import cpu_pool
 from vision_jax import onednn
 from vision_jax import views
@@ -61,7 +62,7 @@ def conv(x, kernel, *, strides=(1, 1), padding='SAME', groups=1):
     if library:
       return onednn.forward(x, kernel, (strides, pads, groups))
     if groups == x.shape[-1] == kernel.shape[-1]:
-      return cpu_conv.depthwise(x, kernel, strides, pads)
+      return cpu_depthwise.convolve(x, kernel, strides, pads)
     return cpu_conv.plain(x, kernel, strides, pads, groups)
   if kernel.shape[:2] == (1, 1) and not any(map(any, pads)):
     # Only the pixels that are looked at.

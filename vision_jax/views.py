@@ -29,6 +29,16 @@ def pad(x, pads):
       (0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
 
 
+def gradient_margins(g, kernel, strides, pads, shape):
+  """Padding of the dilated `g` that gives the input's gradient its `shape`."""
+  margins = []
+  for size, k, step, out, (low, _) in zip(
+      shape[1:3], kernel.shape, strides, g.shape[1:3], pads):
+    before = k - 1 - low
+    margins.append((before, size + low - ((out - 1) * step + 1)))
+  return tuple(margins)
+
+
 def windows(x, size, strides):
   """Lists the strided views of a padded map, one for each entry of a kernel.
 
