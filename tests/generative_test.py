@@ -8,6 +8,7 @@ from scipy import linalg
 from scipy import stats
 
 from vision_jax.analysis import extractors
+from vision_jax.analysis import gan_reports
 from vision_jax.analysis import generative
 from vision_jax.analysis import pictures
 
@@ -184,3 +185,15 @@ def test_a_path_between_latents_keeps_the_length():
   np.testing.assert_allclose(linalg.norm(unit, axis=1), 1, rtol=1e-5)
   np.testing.assert_allclose(
       pictures.interpolate(start, start, steps=3), [start] * 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_the_interval_of_a_distance_lies_around_the_number_reported(seed):
+  """Few images of many pixels, where each direction says another distance."""
+  outputs = dict(
+      real=draw(40, 192, seed), fake=2 * draw(40, 192, 9 + seed, shift=0.5),
+      real_logit=np.zeros(40), fake_logit=np.zeros(40))
+  value = gan_reports.summarize(outputs, real_sign=1)['sliced_wasserstein']
+  low, high = gan_reports._interval(outputs)
+  assert low < value < high
+  assert abs((low + high) / 2 - value) < (high - low) / 4

@@ -136,11 +136,11 @@ def _interval(outputs) -> list[float]:
   """
   values = []
   def distance(real, fake):
-    values.append(generative.sliced_wasserstein(real, fake, projections=32))
+    values.append(generative.mean_wasserstein(real, fake))
     return values[-1]
   reach = stats.bootstrap(
-      distance, (outputs['real'], outputs['fake']), resamples=_RESAMPLES,
-      strata=np.zeros(len(outputs['real']), int))
+      distance, [generative.slices(outputs[name]) for name in ('real', 'fake')],
+      resamples=_RESAMPLES, strata=np.zeros(len(outputs['real']), int))
   shift = reach.estimate - np.mean(values[:_RESAMPLES])
   return [max(0.0, reach.low + shift), reach.high + shift]
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 _SIDE = 8
 _CHUNK = 1024
+_DIRECTIONS = 128
 
 
 class Moments(NamedTuple):
@@ -188,17 +189,27 @@ def manifold_measures(
 
 def sliced_wasserstein(
     real: np.ndarray, fake: np.ndarray, *,
-    projections: int = 128, seed: int = 0) -> float:
+    projections: int = _DIRECTIONS) -> float:
   """Mean 1-Wasserstein distance over random directions on the sphere.
 
   In the units of a coordinate of the rows. Samples of different size are
   compared at common quantiles. Source: Bonneel et al. 2015, with the first
   power.
   """
-  rng = np.random.default_rng(seed)
-  directions = rng.normal(size=(real.shape[1], projections))
+  return mean_wasserstein(
+      slices(real, projections), slices(fake, projections))
+
+
+def slices(rows: np.ndarray, projections: int = _DIRECTIONS) -> np.ndarray:
+  """Returns rows [n, d] along fixed random directions, [n, projections]."""
+  directions = np.random.default_rng(0).normal(
+      size=(rows.shape[1], projections))
   directions /= np.linalg.norm(directions, axis=0)
-  a, b = (np.asarray(x, np.float64) @ directions for x in (real, fake))
+  return np.asarray(rows, np.float64) @ directions
+
+
+def mean_wasserstein(a: np.ndarray, b: np.ndarray) -> float:
+  """Mean 1-Wasserstein distance between the columns of [n, k] and [m, k]."""
   if len(a) != len(b):
     levels = (np.arange(max(len(a), len(b))) + 0.5) / max(len(a), len(b))
     a, b = (np.quantile(x, levels, axis=0) for x in (a, b))
