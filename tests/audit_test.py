@@ -125,7 +125,7 @@ def test_copies_within_training_are_a_warning_only():
 def test_near_duplicates_across_splits_are_a_warning():
   near = [0b0, 0b11, 0b111, None, 2**64 - 1]
   records = make_records('vwxyz', near)
-  with pytest.warns(UserWarning, match='1 near duplicates') as caught:
+  with pytest.warns(UserWarning, match='1 near duplicate across') as caught:
     audit.check_duplicates(
         make_source(5), records, make_parts([0, 3, 4], test=[1, 2]),
         duplicates='refuse')

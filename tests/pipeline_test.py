@@ -79,7 +79,7 @@ def test_copies_across_the_own_split_are_refused(tmp_path):
   with pytest.raises(errors.DataError, match='test/a/copy.png.*train/a/002'):
     pipeline.load(config)
   config.duplicates = 'warn'
-  with pytest.warns(UserWarning, match='1 exact copies across splits'):
+  with pytest.warns(UserWarning, match='1 exact copy across splits'):
     pipeline.load(config)
 
 

@@ -94,7 +94,7 @@ def test_screening_a_copy_heals_a_leak(tmp_path):
   test, train = (found.ids[found.splits[s][0]] for s in ('test', 'train'))
   folder = tmp_path / 'images'
   (folder / train).write_bytes((folder / test).read_bytes())
-  with pytest.raises(errors.DataError, match='exact copies across splits'):
+  with pytest.raises(errors.DataError, match='exact copy across splits'):
     pipeline.load(config)
   table = tmp_path / 'dropped.csv'
   table.write_text(f'id,rule\n{train},duplicate\n')

@@ -61,13 +61,14 @@ def check_bad_files(bad_files: list[dict], *, on_bad_file: str) -> None:
   errors.check_choice('on_bad_file', on_bad_file, allowed=('skip', 'refuse'))
   if not bad_files:
     return
+  many = errors.count(len(bad_files), 'bad file')
   names = errors.shortlist(
       [f'{row["id"]}: {row["reason"]}' for row in bad_files], limit=20)
   if on_bad_file == 'refuse':
     raise errors.DataError(
-        f'{len(bad_files)} bad files; replace or delete them, or pass '
+        f'{many}; replace or delete what is named, or pass '
         f'--config.data.on_bad_file=skip to go on without them:{names}')
-  warnings.warn(f'Skipped {len(bad_files)} bad files:{names}')
+  warnings.warn(f'Skipped {many}:{names}')
 
 
 def check_duplicates(source, records, parts, *, duplicates: str) -> None:
@@ -105,16 +106,17 @@ def check_duplicates(source, records, parts, *, duplicates: str) -> None:
     if i != j:
       (inside if home[i] == home[j] else across).append((j, i))
   near = _near_pairs(records, home)
-  for pairs, what in (
-      (inside, 'exact copies within a split'),
-      (near, 'near duplicates across splits (look at them: they may show the '
-             'same thing)')):
+  copies = ('exact copy', 'exact copies')
+  for pairs, nouns, where in (
+      (inside, copies, 'within a split'),
+      (near, ('near duplicate',),
+       'across splits (look at the files: they may show the same thing)')):
     if pairs:
-      warnings.warn(f'{len(pairs)} {what}:'
+      warnings.warn(f'{errors.count(len(pairs), *nouns)} {where}:'
                     f'{errors.shortlist(_name_pairs(source, home, pairs))}')
   if across:
-    text = (f'{len(across)} exact copies across splits, which would be trained '
-            f'on and tested. {_advice(source, across)}'
+    text = (f'{errors.count(len(across), *copies)} across splits, which would '
+            f'be trained on and tested. {_advice(source, across)}'
             f'{errors.shortlist(_name_pairs(source, home, across), limit=20)}')
     if duplicates == 'refuse':
       raise errors.DataError(

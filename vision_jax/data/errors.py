@@ -17,6 +17,11 @@ def check_choice(field: str, value: str, *, allowed: tuple[str, ...]):
         f'{", ".join(map(repr, allowed))}.')
 
 
+def count(number: int, one: str, several: str = '') -> str:
+  """Says how many: '1 file', '2 files', or with a plural of its own."""
+  return f'{number} {one if number == 1 else several or one + "s"}'
+
+
 def shortlist(names, *, limit: int = 8) -> str:
   """The first `limit` names, indented one a line, and how many follow."""
   names = [str(name) for name in names]
