@@ -24,7 +24,6 @@ import jax
 
 from experiments import benchmark_worker
 from experiments import tables
-from vision_jax import allocator
 
 _LONGEST = 12
 # In the first steps memory still grows.
@@ -43,8 +42,6 @@ def run(args) -> dict[str, Any]:
     raise RuntimeError(
         'operations are told apart on one core of a CPU alone: start it by '
         '`taskset -c 0 python -m experiments.benchmark --what=profile`.')
-  # As in a training and in the benchmark's workers.
-  allocator.keep_freed_memory()
   return {'workloads': {
       name: profile(name, args.dtype) for name in args.only.split(',')}}
 
