@@ -98,6 +98,10 @@ def test_transposed(size, strides, padding, channels, features):
   function = lambda x, k: ops.conv_transpose(
       x, k, strides=strides, padding=padding)
   assert _uses_library(function, x, kernel)
+  # A kernel's gradient of many channels is one of gathered windows.
+  program = str(jax.make_jaxpr(jax.grad(
+      lambda k: function(x, k).sum()))(kernel))
+  assert (onednn.PREFIX + 'kernel_gradient' in program) == (channels < 64)
   _assert_equal(function, lambda x, k: lax.conv_transpose(
       x, k, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')),
       x, kernel)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 _SIDE = 8
 _CHUNK = 1024
 _DIRECTIONS = 128
