@@ -8,7 +8,8 @@
 `--what=steps` (the default) times every workload of the five studies;
 `input`, whether data keeps up with the step; `scaling`, time and memory
 against size; `endtoend`, whole trainings; `profile`, what a step consists of;
-`seeds`, what five cost as one program.
+`seeds`, what five cost as one program; `operations`, what each reformulation
+gains.
 Each writes its JSON file and report, and `steps` also table.md, as the README
 has it. Peers come with `pip install -e .[benchmark]`; on an accelerator leave
 the two forms of Keras out (`--forms=eager,compiled`) unless TensorFlow sees it,
@@ -33,7 +34,8 @@ from vision_jax import allocator
 from vision_jax import config as config_lib
 from vision_jax import writers
 
-WHAT = ('steps', 'input', 'scaling', 'endtoend', 'profile', 'seeds')
+WHAT = ('steps', 'input', 'scaling', 'endtoend', 'profile', 'seeds',
+        'operations')
 
 
 def main(argv: list[str]) -> None:

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from experiments import benchmark_input
+from experiments import benchmark_operations
 from experiments import benchmark_profile
 from experiments import benchmark_report
 from experiments import benchmark_scaling
@@ -195,6 +196,33 @@ def test_seeds_together_cost_what_the_turns_say(tmp_path):
       {'command': 'c', 'machine': 'm', 'load_average': 0.0, 'seconds': 1.0,
        'dtype': 'float32', 'rows': [row]}, tmp_path)
   assert '| dense_dae | 5 |' in text
+
+
+@pytest.mark.parametrize('name', list(benchmark_operations.CASES))
+def test_operations_have_the_shape_of_their_plain_forms(name):
+  case = benchmark_operations.CASES[name]
+  shapes = [jax.ShapeDtypeStruct(shape, 'float32') for shape in case.shapes]
+  ours, plain = (jax.eval_shape(f, *shapes) for f in (case.ours, case.plain))
+  assert (ours.shape, ours.dtype) == (plain.shape, plain.dtype)
+
+
+def test_an_operation_is_timed_only_where_it_is_the_same(tmp_path):
+  small = benchmark_operations.CASES['swish']._replace(shapes=((2, 3),))
+  row = benchmark_operations.measure('swish', small, 'float32', 1)
+  assert row['difference'] < 1e-5
+  assert row['plain / ours'] == pytest.approx(
+      row['plain, ms'] / row['ours, ms'])
+  wrong = small._replace(plain=lambda x: 1.01 * small.plain(x))
+  with pytest.raises(RuntimeError, match='swish: our form .* differ by'):
+    benchmark_operations.measure('swish', wrong, 'float32', 1)
+  same = benchmark_operations.measure(
+      'swish', small._replace(plain=small.ours), 'float32', 1)
+  assert same == {
+      'operation': 'swish', 'input': '2x3', 'difference': 'one program'}
+  text = benchmark_operations.report(
+      {'command': 'c', 'machine': 'm', 'load_average': 0.0, 'seconds': 1.0,
+       'dtype': 'float32', 'rows': [row, same]}, tmp_path)
+  assert '| swish | 2x3 | one program |' in text
 
 
 @pytest.mark.parametrize('operation,origin,kind', [

@@ -4,8 +4,9 @@ Every function equals its plain `lax` form in value and gradient (tested). XLA
 has poor kernels for some operations on a CPU, so on one CPU device these are
 oneDNN's, or matrix products and slices; elsewhere the plain form runs. The
 layers of `models/layers.py` call these functions, so the choice is made here
-and nowhere else. Holds no parameters. Times: float32, two cores, AVX-512; what
-else was tried is in experiments/results/benchmark/notes.md.
+and nowhere else. Holds no parameters. Times: float32, two cores, AVX-512; all
+forms are timed by `experiments.benchmark --what=operations`, and what else was
+tried is in experiments/results/benchmark/notes.md.
 """
 
 import functools
