@@ -1,5 +1,7 @@
 """Batches are pure in (seed, step), complete, the same from either store."""
 
+import pathlib
+
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -139,12 +141,39 @@ def test_rows_of_a_mapped_file_are_those_of_the_array(tmp_path):
   np.save(tmp_path / 'images.npy', images)
   mapped = np.load(tmp_path / 'images.npy', mmap_mode='r')
   rows = np.array([8, 0, 3, 3])
-  np.testing.assert_array_equal(batches.read_rows(mapped, rows), images[rows])
-  # A part of a mapping has another beginning.
-  np.testing.assert_array_equal(
-      batches.read_rows(mapped[2:], rows[1:]), images[2:][rows[1:]])
-  np.testing.assert_array_equal(batches.read_rows(images, rows), images[rows])
+  for given, expected in ((mapped, images), (images, images),
+                          # A part of a mapping has another beginning.
+                          (mapped[2:], images[2:])):
+    some = rows[1:] if given is not mapped else rows
+    found = batches.reader(given)(some)
+    np.testing.assert_array_equal(found, expected[some])
+    assert not np.shares_memory(found, given)
   with open(tmp_path / 'images.npy', 'r+b') as file:
     file.truncate(200)
-  with pytest.raises(errors.DataError, match='ends within image 8'):
-    batches.read_rows(mapped, rows)
+  with pytest.raises(errors.DataError, match='ends within image 3'):
+    batches.reader(mapped)(rows)
+
+
+def test_what_was_read_of_a_mapped_file_does_not_stay(tmp_path, monkeypatch):
+  shape, megabyte = (1024, 64, 64, 4), 2**20
+  path = tmp_path / 'images.npy'
+  np.save(path, np.ones(shape, np.uint8))
+  if not pathlib.Path('/proc/self/smaps').is_file():
+    pytest.skip('this system does not say what a process holds')
+  def resident():
+    """Returns how much of the file the process holds."""
+    lines = pathlib.Path('/proc/self/smaps').read_text().partition(
+        str(path))[2].splitlines()
+    return next(int(x.split()[1]) for x in lines if x.startswith('Rss')) * 1024
+  most = []
+  for limit in (megabyte, 2**30):
+    monkeypatch.setattr(batches, '_MAPPED', limit)
+    read = batches.reader(np.load(path, mmap_mode='r'))
+    held = []
+    for row in range(shape[0]):
+      read(np.array([row]))
+      held.append(resident())
+    most.append(max(held))
+    del read
+  # A touched page brings its neighbours, how many is the kernel's business.
+  assert most[0] <= 4 * megabyte and most[1] >= 16 * megabyte

@@ -132,7 +132,7 @@ def _encode(run, state, members, *, view) -> batches.Store:
       raise ValueError('rows whose features this store does not hold')
     return {'id': rows}
   return run.store._replace(
-      arrays=arrays, gather=_gather, feed=feed, resident=True)
+      arrays=arrays, gather=_gather, feed=feed)
 
 
 def _names(run, members, view) -> list[str]:

@@ -17,6 +17,9 @@ import numpy as np
 
 from vision_jax.data import errors
 
+# Bytes of a mapped file that may be in memory, and what touching one brings in.
+_MAPPED, _FAULT = 2**25, 2**16
+
 
 class Store(NamedTuple):
   """Access to the images of a dataset, wherever they are kept.
@@ -31,12 +34,10 @@ class Store(NamedTuple):
     feed: Maps rows int32 [B] to the inputs of one batch, on the host.
     gather: Maps (arrays, inputs) to `image` float32 [B, h, w, c] in [0, 1],
       `label` int32 [B], `id` int32 [B], the rows, and `context` if there.
-    resident: Whether a batch's inputs are but the numbers of its rows.
   """
   arrays: dict[str, Any]
   feed: Callable[[np.ndarray], dict[str, Any]]
   gather: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
-  resident: bool
 
 
 def steps_per_epoch(n: int, batch_size: int, remainder: str) -> int:
@@ -128,7 +129,7 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
     A Store; both kinds give the same batches, bit for bit.
   """
   resident = dataset.images.nbytes <= config_data.resident_megabytes * 2**20
-  arrays = dict(label=dataset.labels)
+  arrays, read = dict(label=dataset.labels), reader(dataset.images)
   if dataset.context is not None:
     arrays['context'] = dataset.context
   if resident:
@@ -136,29 +137,44 @@ def make_store(dataset, config_data, *, sharding=None) -> Store:
   def feed(rows):
     inputs = dict(id=np.asarray(rows, np.int32))
     if not resident:
-      inputs['image'] = read_rows(dataset.images, rows)
+      inputs['image'] = read(rows)
     return inputs
-  return Store(jax.device_put(arrays, sharding), feed, _gather, resident)
+  return Store(jax.device_put(arrays, sharding), feed, _gather)
 
 
-def read_rows(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-  """Returns `images[rows]` in new memory, uint8 [B, h, w, c].
+def reader(images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns a function of rows int [B] -> `images[rows]` in new memory.
 
-  Of a file that is mapped, the rows are read instead: what was touched of a
-  mapping stays in the process, which would grow to the size of the data.
+  What was touched of a mapped file stays in the process, which would grow to
+  the size of the data: every so often its pages are given back.
+
+  Args:
+    images: uint8 [n, h, w, c], in memory or mapped.
   """
-  if not (isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)
-          and images.flags.c_contiguous):
-    return np.asarray(images[rows])
-  read = np.empty((len(rows), *images.shape[1:]), images.dtype)
-  with open(images.filename, 'rb', buffering=0) as file:
-    for place, row in zip(read, np.asarray(rows)):
-      offset = images.offset + int(row) * place.nbytes
-      if os.preadv(file.fileno(), [place], offset) != place.nbytes:
-        raise errors.DataError(
-            f'{images.filename} ends within image {row}; delete the file, it '
-            'is made anew.')
+  if not (isinstance(images, np.memmap)
+          and isinstance(images.base, mmap.mmap)):
+    return lambda rows: np.asarray(images[rows])
+  touched = 0
+  def read(rows):
+    nonlocal touched
+    _check_length(images, rows)
+    found = np.asarray(np.take(images, rows, axis=0))
+    touched += len(rows) * max(found[:1].nbytes, _FAULT)
+    if touched > _MAPPED:
+      images.base.madvise(mmap.MADV_DONTNEED)
+      touched = 0
+    return found
   return read
+
+
+def _check_length(images: np.memmap, rows: np.ndarray) -> None:
+  """Raises DataError if rows are beyond the file's end: a fatal signal."""
+  each = images[:1].nbytes
+  within = (os.stat(images.filename).st_size - images.offset) // each
+  if rows.max() >= within:
+    raise errors.DataError(
+        f'{images.filename} ends within image {within}; delete the file, it '
+        'is made anew.')
 
 
 def prefetch(function: Callable[[Any], Any], items: Iterable[Any]
