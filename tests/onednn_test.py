@@ -235,6 +235,34 @@ print(float(jax.jit(lambda k: ops.conv(x, k, strides=(2, 2)).sum())(
 
 
 @_there
+def test_an_exception_within_a_step_ends_the_process(tmp_path):
+  # Two branches, so that threads of XLA's own call the library.
+  code = """
+import jax, jax.numpy as jnp
+from vision_jax import onednn
+x, k = jnp.ones((8, 64, 64, 16)), jnp.ones((3, 3, 16, 16)) / 144
+geometry = (1, 1), ((1, 1), (1, 1)), 1
+@jax.jit
+def step(x):
+  a = b = x
+  for _ in range(30):
+    a, b = (onednn.forward(y, k, geometry) for y in (a, b))
+    a, b = jnp.sin(a).sum() * a, jnp.cos(b).sum() * b
+  return a + b
+onednn.applies(x.shape, k.shape, geometry[1], x.dtype)
+step(x).block_until_ready()
+y = step(x)
+raise ValueError('within a step')
+"""
+  done = subprocess.run(
+      [sys.executable, '-c', code], cwd=run_helpers.ROOT,
+      env=run_helpers.environment(tmp_path), capture_output=True, text=True,
+      timeout=100, check=False)
+  assert done.returncode == 1
+  assert done.stderr.rstrip().endswith('ValueError: within a step')
+
+
+@_there
 def test_the_decoder_doubles_with_the_weights_it_had():
   double = autoencoders.Doubling(6)
   x = _draw(2, 4, 5, 3)

@@ -6,6 +6,7 @@ kept stable. Here that function is made by ctypes of one in Python, so nothing
 has to be compiled.
 """
 
+import atexit
 import ctypes
 from typing import Callable
 
@@ -77,6 +78,21 @@ class _Api(_Head):
 _HANDLER = ctypes.CFUNCTYPE(ctypes.c_void_p, _pointer(_Frame))
 # Python frees a handler that nothing refers to, and XLA would call it.
 _kept = []
+
+
+@atexit.register
+def _wait() -> None:
+  """Waits for what is being computed when the process ends.
+
+  A thread of XLA that calls a handler once Python has begun to end is ended
+  itself, and XLA would wait for its result for ever: a training that an
+  exception ended within a step did not come to an end.
+  """
+  for array in jax.live_arrays() if _kept else ():
+    try:
+      array.block_until_ready()
+    except RuntimeError:
+      pass  # Donated, or its program failed, which whoever read it was told.
 
 
 def register(name: str, function: Callable[..., None]) -> None:
