@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--jobs', default='imbalance_cnn,butterflies_b1,gan',
                       help='endtoend: names of trainings')
   parser.add_argument('--rounds', type=int, default=1,
-                      help='endtoend: later runs of each side')
+                      help='endtoend: turns of each side')
   parser.add_argument('--workers', default='0,2',
                       help='endtoend: processes that decode for PyTorch')
   parser.add_argument('--out', default='experiments/results/benchmark')

@@ -68,29 +68,30 @@ def run(args) -> dict[str, Any]:
 def measure(
     job: Job, root: str, folder: pathlib.Path, *, rounds: int,
     workers: tuple[int, ...]) -> dict[str, Any]:
-  """Times one job: our first run ever, then later runs and the peer in turns.
+  """Times one job: our first run ever, the peer and our later run, in turns.
 
   Args:
     job: The job.
     root: Folder of the data sets.
     folder: Where runs and caches lie; empty before.
-    rounds: Later runs, and runs of the peer for each of `workers`.
+    rounds: Turns. Each first run has caches of its own, empty before.
     workers: Numbers of processes that decode for the peer; the fastest counts.
 
   Raises:
     JobError: If a side fails or their numbers of steps or images differ.
   """
   _read_files(job, root)
-  first = _ours(job, root, folder, 'first')
-  later, peers = [], {number: [] for number in workers}
+  first, later, peers = [], [], {number: [] for number in workers}
   for turn in range(rounds):
+    place = folder / str(turn)
+    first.append(_ours(job, root, place, 'first'))
     for number, times in peers.items():
       times.append(_peer(
-          folder / 'first', root, folder / f'peer-{number}-{turn}', number))
-    later.append(_ours(job, root, folder, f'later-{turn}'))
-  for side in (*later, *sum(peers.values(), [])):
-    if side['work'] != first['work']:
-      raise JobError(f'{side["work"]} is not the work {first["work"]}.')
+          place / 'first', root, place / f'peer-{number}', number))
+    later.append(_ours(job, root, place, 'later'))
+  for side in (*first, *later, *sum(peers.values(), [])):
+    if side['work'] != first[0]['work']:
+      raise JobError(f'{side["work"]} is not the work {first[0]["work"]}.')
   best = min(peers, key=lambda number: _median(peers[number]))
   return {'first': first, 'later': later, 'peer': peers[best],
           'peer_workers': best,
@@ -166,10 +167,11 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
   del out  # There is no figure.
   whole, starts, tests = [], [], []
   for name, job in results['jobs'].items():
-    peer, work = _median(job['peer']), job['first']['work']
-    first, later = job['first']['seconds'], _median(job['later'])
+    first, later, peer = (
+        _median(job[side]) for side in ('first', 'later', 'peer'))
+    work = job['first'][0]['work']
     whole.append({
-        'job': name, 'steps': work['steps'],
+        'job': name, 'turns': len(job['later']), 'steps': work['steps'],
         'images': '/'.join(map(str, work['images'].values())),
         'ours, first run, s': first, 'ours, later, s': later,
         'PyTorch, s': peer, 'its workers': job['peer_workers'],
@@ -177,9 +179,10 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
         'PyTorch / later': f'{peer / later:.2f}'})
     starts.append({
         'job': name,
-        'ours, first run, s': job['first']['first_step_seconds'],
-        'ours, later, s': _median(job['later'], 'first_step_seconds'),
-        'PyTorch, s': _median(job['peer'], 'first_step_seconds')})
+        **{f'{column}, s': _median(job[side], 'first_step_seconds')
+           for column, side in (('ours, first run', 'first'),
+                                ('ours, later', 'later'),
+                                ('PyTorch', 'peer'))}})
     tests.append({'job': name, **{
         f'{measure}, {side}': value
         for side, found in (('ours', job['later'][0]),
@@ -192,10 +195,7 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
 
 {commands}
 
-Medians of
-{min(len(job['later']) for job in results['jobs'].values())} run(s).
-
-A process from its start to its end. The first run has no compiled program and
+Medians over the turns of a process from its start to its end. The first run has no compiled program and
 no decoded image; later runs find both. The peer does the same steps on the
 same images (training/validation/test), with the same checkpoints; the fastest of the
 numbers of decoding processes that were tried (`--workers`) counts. Figures, intervals and per-class tables

@@ -97,12 +97,13 @@ def test_the_faster_peer_counts_and_the_report_says_so(monkeypatch, tmp_path):
   found = benchmark_endtoend.measure(
       job, str(tmp_path / 'data'), tmp_path, rounds=2,
       workers=(0, 2))
-  assert found['peer_workers'] == 2 and len(found['later']) == 2
+  assert found['peer_workers'] == 2
+  assert [len(found[side]) for side in ('first', 'later', 'peer')] == [2] * 3
   text = benchmark_endtoend.report({
       'jobs': {'gan': found | {
           'command': 'c', 'machine': 'm', 'load_average': 0.25}}}, tmp_path)
   assert '- `c` (m; load average before: 0.2)' in text
-  assert '| gan | 7 | 3/0/1 | 20 | 8 | 10 | 2 | 0.50 | 1.25 |' in text
+  assert '| gan | 2 | 7 | 3/0/1 | 20 | 8 | 10 | 2 | 0.50 | 1.25 |' in text
   assert '| gan | 2 | 2 | 1 |' in text
   assert '| gan | 0.5 | 0.5 |' in text
 
