@@ -140,6 +140,16 @@ def test_a_mistake_ends_with_its_remedy_and_without_a_traceback(
     assert 'Traceback' not in process.stderr
 
 
+def test_a_training_that_diverges_says_so_without_a_traceback(tmp_path):
+  process = run_helpers.main(
+      tmp_path, '--config=configs/transfer.py:model=a_matched',
+      f'--workdir={tmp_path}/run', '--config.optimizer.learning_rate=1e30')
+  assert process.returncode == 1
+  assert 'Error: Not finite at step' in process.stderr
+  assert 'Lower config.optimizer.learning_rate' in process.stderr
+  assert 'Traceback' not in process.stderr
+
+
 def test_import_and_help_take_less_than_two_seconds(tmp_path):
   def seconds(*command):
     began = time.perf_counter()

@@ -69,7 +69,18 @@ def _folder(config) -> pathlib.Path:
 
 
 def _run(config) -> None:
+  from vision_jax import guard
+  from vision_jax import metrics
   from vision_jax import modes
+  try:
+    _run_mode(config, modes)
+  except (guard.NonFiniteError, metrics.MisalignedEvaluation) as error:
+    # Their messages say where and what to do; nothing else is wrong.
+    print(f'Error: {error}', file=sys.stderr)
+    sys.exit(1)
+
+
+def _run_mode(config, modes) -> None:
   if _MODE.value == 'describe':
     print(json.dumps(modes.describe(config), indent=2))
     return
@@ -87,7 +98,10 @@ def _run(config) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Runs the mode; a user's mistake ends with its message and status 2."""
+  """Runs the mode; a user's mistake ends with its message and status 2.
+
+  A training that went wrong ends so with status 1.
+  """
   if len(argv) > 1:
     sys.exit(f'Error: unexpected arguments {argv[1:]}; flags start with --.')
   if not flags.FLAGS['verbosity'].present:
