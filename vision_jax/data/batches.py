@@ -154,27 +154,23 @@ def reader(images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
   if not (isinstance(images, np.memmap)
           and isinstance(images.base, mmap.mmap)):
     return lambda rows: np.asarray(images[rows])
-  touched = 0
+  # Of a mapping even a slice is an object with a file's name and takes long.
+  plain, each, touched = images.view(np.ndarray), images[0].nbytes, 0
   def read(rows):
     nonlocal touched
-    _check_length(images, rows)
-    found = np.asarray(np.take(images, rows, axis=0))
-    touched += len(rows) * max(found[:1].nbytes, _FAULT)
-    if touched > _MAPPED:
+    # To read beyond the end of the file would end the process.
+    within = (os.stat(images.filename).st_size - images.offset) // each
+    if rows.max() >= within:
+      raise errors.DataError(
+          f'{images.filename} ends within image {within}; delete the file, it '
+          'is made anew.')
+    touched += len(rows) * max(each, _FAULT)
+    found = np.take(plain, rows, axis=0)
+    if min(touched, plain.nbytes) > _MAPPED:
       images.base.madvise(mmap.MADV_DONTNEED)
       touched = 0
     return found
   return read
-
-
-def _check_length(images: np.memmap, rows: np.ndarray) -> None:
-  """Raises DataError if rows are beyond the file's end: a fatal signal."""
-  each = images[:1].nbytes
-  within = (os.stat(images.filename).st_size - images.offset) // each
-  if rows.max() >= within:
-    raise errors.DataError(
-        f'{images.filename} ends within image {within}; delete the file, it '
-        'is made anew.')
 
 
 def prefetch(function: Callable[[Any], Any], items: Iterable[Any]
