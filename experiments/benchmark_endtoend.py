@@ -195,11 +195,12 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
 
 {commands}
 
-Medians over the turns of a process from its start to its end. The first run has no compiled program and
-no decoded image; later runs find both. The peer does the same steps on the
-same images (training/validation/test), with the same checkpoints; the fastest of the
-numbers of decoding processes that were tried (`--workers`) counts. Figures, intervals and per-class tables
-are made by our side alone.
+Medians over the turns of a process from its start to its end. The first run
+has no compiled program and no decoded image; later runs find both. The peer
+does the same steps on the same images (training/validation/test), with the same
+checkpoints; the fastest of the numbers of decoding processes that were tried
+(`--workers`) counts. Figures, intervals and per-class tables are made by our
+side alone.
 
 {tables.markdown(whole)}
 From the start of the process to the end of the first training step:

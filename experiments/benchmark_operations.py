@@ -1,4 +1,4 @@
-"""Each operation of `vision_jax.ops` against its plain form, value and gradient.
+"""Each operation of `vision_jax.ops` against its plain form.
 
 Both are compared in value and gradient and then timed in turns, at the shapes
 of the studies' networks. Where the choice for this machine is the plain form,
@@ -55,11 +55,10 @@ def _transpose_case(x, kernel, padding):
           x, k, (2, 2), padding, dimension_numbers=_DIMENSIONS), (x, kernel))
 
 
-def _pool_case(x, window, padding='VALID'):
+def _pool_case(x, window):
   return Case(
-      lambda x: ops.max_pool(
-          x, window=(window, window), strides=(2, 2), padding=padding),
-      lambda x: nn.max_pool(x, (window, window), (2, 2), padding), (x,))
+      lambda x: ops.max_pool(x, window=(window, window), strides=(2, 2)),
+      lambda x: nn.max_pool(x, (window, window), (2, 2)), (x,))
 
 
 def _plain_upsample(x, kernel):
@@ -129,13 +128,11 @@ def measure(
   rng = np.random.default_rng(0)
   x, *weights = (rng.normal(size=shape).astype(np.float32)
                  for shape in case.shapes)
-  # As in a network: kernels that keep the scale.
-  weights = [w / np.sqrt(max(np.prod(w.shape[:-1]), 1)) for w in weights]
-  # Parameters are float32; convolutions take them in the type of the input.
-  vectors = [w.ndim == 1 for w in weights]
+  # As in a network: kernels keep the scale and have the type of the input,
+  # what BatchNorm learns is float32.
   arrays = [jnp.asarray(x, dtype), *(
-      jnp.asarray(w, 'float32' if flat else dtype)
-      for w, flat in zip(weights, vectors, strict=True))]
+      jnp.asarray(w / np.sqrt(np.prod(w.shape[:-1])),
+                  'float32' if w.ndim == 1 else dtype) for w in weights)]
   shape = jax.eval_shape(case.ours, *arrays).shape
   arrays.append(jnp.asarray(rng.normal(size=shape), dtype))
   lowered = {form: jax.jit(_with_gradient(function)).lower(*arrays)
