@@ -14,7 +14,7 @@ def run(values):
   step = jax.jit(guard.update)
   state = guard.init(PARAMS, ['loss'])
   for i, (loss, weight) in enumerate(values, start=1):
-    params = {**PARAMS, 'head': {'w': jnp.full(2, weight)}}
+    params = {**PARAMS, 'head': {'w': jnp.broadcast_to(weight, 2)}}
     state = step(state, params, {'loss': jnp.asarray(loss)}, step=i)
   return state
 
@@ -30,6 +30,13 @@ def test_the_first_bad_step_and_all_that_was_bad_are_named():
   message = str(error.value)
   assert 'step 2: metric loss, weights of head. Step 1 is good.' in message
   assert 'encoder' not in message
+
+
+@pytest.mark.parametrize('values', [
+    (jnp.nan, 1.0), (jnp.inf, 1.0), (jnp.inf, -jnp.inf), (-jnp.inf, jnp.nan)])
+def test_no_other_number_hides_one_that_is_not_finite(values):
+  with pytest.raises(guard.NonFiniteError, match='step 1: weights of head'):
+    guard.check(run([(0.0, jnp.array(values))]), last_good='')
 
 
 def test_a_frozen_leaf_that_moves_is_an_error():

@@ -281,7 +281,9 @@ def test_max_pool(height, width, ties):
 @pytest.mark.parametrize('args', [
     ((3, 3), (2, 2), 'SAME'), ((3, 3), (2, 2), 'VALID'),
     ((3, 2), (1, 3), 'VALID'), ((3, 3), (2, 2), ((1, 1), (1, 1))),
-    ((2, 2), (2, 2), 'SAME')])
+    ((2, 2), (2, 2), 'SAME'), ((4, 5), (1, 2), 'VALID'),
+    ((1, 2), (3, 4), 'VALID'), ((5, 3), (3, 1), 'SAME'),
+    ((14, 15), (1, 2), 'SAME')])
 def test_max_pool_of_other_windows(args, ties):
   x = _draw(2, 8, 7, 3)
   _assert_equal(

@@ -5,10 +5,12 @@ maximum in a byte, the first of equals. Maps are [B, H, W, C].
 """
 
 import functools
+import math
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 from vision_jax import views
 
@@ -23,17 +25,48 @@ def _pool(x):
   return jnp.maximum(top, bottom), index.astype(jnp.uint8)
 
 
-def _unpool(index, g, shape):
-  """Puts `g` where `index` says, zero elsewhere: the transpose of `_pool`."""
-  batch, height, width, channels = g.shape
-  blocks = (batch, height, 2, width, 2, channels)
-  place = (2 * lax.broadcasted_iota(jnp.uint8, blocks, 2)
-           + lax.broadcasted_iota(jnp.uint8, blocks, 4))
-  y = jnp.where(
-      index[:, :, None, :, None] == place, g[:, :, None, :, None], 0)
-  y = y.reshape(batch, 2 * height, 2 * width, channels)
-  return views.pad(
-      y, ((0, shape[1] - 2 * height), (0, shape[2] - 2 * width)))
+def _unpool(index, g, shape, window, strides):
+  """Puts `g` where `index` says and zero elsewhere: the transpose of a pool.
+
+  Written from the side of the input, whose entry lies in as many windows as
+  overlap: a sum over these, not over the places of a window, each of which
+  would be a map that is spread out and padded.
+
+  Args:
+    index: uint8 [B, H', W', C], places as `_place` numbers them.
+    g: [B, H', W', C].
+    shape: of the input, [B, H, W, C].
+    window: height and width.
+    strides: height and width of a step.
+  """
+  batch, _, _, channels = g.shape
+  overlaps = [-(-k // s) for k, s in zip(window, strides)]
+  rows, columns = (-(-n // s) for n, s in zip(shape[1:3], strides))
+  pads = [(lap - 1, n - m) for lap, n, m in zip(
+      overlaps, (rows, columns), g.shape[1:3])]
+  g, index = (
+      lax.pad(t, jnp.zeros((), t.dtype), (
+          (0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
+      for t in (g, index))
+  blocks = (batch, rows, strides[0], columns, strides[1], channels)
+  within = [lax.broadcasted_iota(jnp.uint8, blocks, axis) for axis in (2, 4)]
+  total = 0
+  for up, left in np.ndindex(*overlaps):
+    top, side = overlaps[0] - 1 - up, overlaps[1] - 1 - left
+    mine, theirs = (
+        t[:, top:top + rows, None, side:side + columns, None]
+        for t in (g, index))
+    place = _place(within[0] + up * strides[0], within[1] + left * strides[1],
+                   window, strides)
+    total += jnp.where(theirs == place, mine, 0)
+  total = total.reshape(
+      batch, rows * strides[0], columns * strides[1], channels)
+  return total[:, :shape[1], :shape[2]]
+
+
+def _place(row, column, window, strides):
+  """Numbers the places of a window, with room for what lies within a step."""
+  return row * (-(-window[1] // strides[1]) * strides[1]) + column
 
 
 @jax.custom_vjp
@@ -50,7 +83,7 @@ def _of_blocks_forward(x):
 
 def _of_blocks_backward(residuals, g):
   index, like = residuals
-  return _unpool(index, g, like.shape),
+  return _unpool(index, g, like.shape, (2, 2), (2, 2)),
 
 
 of_blocks.defvjp(_of_blocks_forward, _of_blocks_backward)
@@ -62,10 +95,16 @@ def of_windows(x, window, strides):
   return _of_windows_forward(x, window, strides)[0]
 
 
+def fits(window, strides) -> bool:
+  """Whether a byte can tell the places of such a window."""
+  return math.prod(k + s - 1 for k, s in zip(window, strides)) <= 256
+
+
 def _of_windows_forward(x, window, strides):
   first, *others = views.windows(x, window, strides)
   y, index = first, jnp.zeros(first.shape, jnp.uint8)
-  for place, view in enumerate(others, 1):
+  for number, view in enumerate(others, 1):
+    place = _place(*divmod(number, window[1]), window, strides)
     index = jnp.where(view > y, jnp.uint8(place), index)
     y = jnp.maximum(y, view)
   return y, (index, jnp.zeros((*x.shape[:3], 0)))
@@ -73,15 +112,7 @@ def _of_windows_forward(x, window, strides):
 
 def _of_windows_backward(window, strides, residuals, g):
   index, like = residuals
-  zero, total = jnp.zeros((), g.dtype), 0
-  for place in range(window[0] * window[1]):
-    margins = [
-        (low, n - low - (m - 1) * s - 1, s - 1) for low, n, m, s in zip(
-            divmod(place, window[1]), like.shape[1:3], g.shape[1:3], strides)]
-    total += lax.pad(
-        jnp.where(index == place, g, 0), zero,
-        ((0, 0, 0), *margins, (0, 0, 0)))
-  return total,
+  return _unpool(index, g, like.shape, window, strides),
 
 
 of_windows.defvjp(

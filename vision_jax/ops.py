@@ -218,7 +218,7 @@ def max_pool(x, *, window=(2, 2), strides=None, padding='VALID'):
   """
   strides = tuple(window if strides is None else strides)
   pads = ((0, 0), *views.explicit_pads(x, window, strides, padding), (0, 0))
-  if window[0] * window[1] < 256 and _reformulate():
+  if cpu_pool.fits(window, strides) and _reformulate():
     if any(map(any, pads)):
       x = jnp.pad(x, pads, constant_values=-jnp.inf)
     if (2, 2) == tuple(window) == strides:
