@@ -44,10 +44,7 @@ def _unpool(index, g, shape, window, strides):
   rows, columns = (-(-n // s) for n, s in zip(shape[1:3], strides))
   pads = [(lap - 1, n - m) for lap, n, m in zip(
       overlaps, (rows, columns), g.shape[1:3])]
-  g, index = (
-      lax.pad(t, jnp.zeros((), t.dtype), (
-          (0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)))
-      for t in (g, index))
+  g, index = views.pad(g, pads), views.pad(index, pads)
   blocks = (batch, rows, strides[0], columns, strides[1], channels)
   within = [lax.broadcasted_iota(jnp.uint8, blocks, axis) for axis in (2, 4)]
   total = 0
