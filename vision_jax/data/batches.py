@@ -55,8 +55,9 @@ def steps_per_epoch(n: int, batch_size: int, remainder: str) -> int:
   steps = n // batch_size if remainder == 'drop' else -(-n // batch_size)
   if not steps:
     raise errors.DataError(
-        f'{n} training examples make no batch of {batch_size}; lower the batch '
-        'size or, if there are any examples, keep the remainder by "pad".')
+        f'{n} training examples make no batch of {batch_size}; lower '
+        'config.train.batch_size or, if there are any examples, set '
+        'config.train.remainder to "pad".')
   return steps
 
 
