@@ -283,7 +283,7 @@ def test_max_pool(height, width, ties):
     ((3, 2), (1, 3), 'VALID'), ((3, 3), (2, 2), ((1, 1), (1, 1))),
     ((2, 2), (2, 2), 'SAME'), ((4, 5), (1, 2), 'VALID'),
     ((1, 2), (3, 4), 'VALID'), ((5, 3), (3, 1), 'SAME'),
-    ((14, 15), (1, 2), 'SAME')])
+    ((14, 15), (1, 2), 'SAME'), ((16, 17), (1, 2), 'SAME')])
 def test_max_pool_of_other_windows(args, ties):
   x = _draw(2, 8, 7, 3)
   _assert_equal(
