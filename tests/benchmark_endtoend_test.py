@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,8 +11,10 @@ import data_helpers
 from configs import gan
 from configs import transfer
 from experiments import benchmark_endtoend
+from experiments import benchmark_workloads
 from vision_jax import config as config_lib
 from vision_jax import loop
+from vision_jax import optim
 
 
 def small(config, tmp_path):
@@ -122,3 +125,31 @@ def test_every_job_is_a_config_with_these_fields():
     config = module.get_config(job.argument)
     config.update_from_flattened_dict(job.fields)
     assert not config.model.weights
+
+
+@pytest.mark.parametrize('workload', ['imbalance_cnn', 'classifier_a', 'gan'])
+def test_the_peer_begins_with_weights_like_ours(workload):
+  torch = pytest.importorskip('torch')
+  from experiments import benchmark_endtoend_torch, benchmark_torch
+  step = benchmark_workloads.make(workload)
+  ours = {optim.path_name(path): np.asarray(leaf) for path, leaf in
+          jax.tree_util.tree_leaves_with_path(step.state.params)}
+  torch.manual_seed(0)
+  network = benchmark_torch.make_network(
+      step.config, benchmark_workloads.CLASSES)
+  benchmark_endtoend_torch.draw_weights(step.config, network)
+  kernels = 0
+  for path, module in network.named_modules():
+    if not isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+      continue
+    kernel, bias = (ours[f'{path.replace(".", "/")}/{leaf}']
+                    for leaf in ('kernel', 'bias'))
+    drawn = module.weight.detach().numpy()
+    assert not bias.any() and not module.bias.any()
+    if kernel.size > 10_000:
+      kernels += 1
+      quantile = lambda x: np.quantile(
+          x.ravel()[:100_000], (0.0002, 0.05, 0.3, 0.9))
+      np.testing.assert_allclose(
+          quantile(drawn), quantile(kernel), rtol=0.1, err_msg=path)
+  assert kernels > 1
