@@ -128,9 +128,13 @@ def test_every_job_is_a_config_with_these_fields():
 
 
 @pytest.mark.parametrize('workload', ['imbalance_cnn', 'classifier_a', 'gan'])
-def test_the_peer_begins_with_weights_like_ours(workload):
+def test_the_peer_begins_with_weights_like_ours(workload, monkeypatch):
   torch = pytest.importorskip('torch')
   from experiments import benchmark_endtoend_torch, benchmark_torch
+  monkeypatch.setitem(
+      benchmark_workloads.WORKLOADS, 'classifier_a',
+      benchmark_workloads.WORKLOADS['classifier_a']._replace(
+          batch=1, fields={'data.image_size': (32, 32)}))
   step = benchmark_workloads.make(workload)
   ours = {optim.path_name(path): np.asarray(leaf) for path, leaf in
           jax.tree_util.tree_leaves_with_path(step.state.params)}
