@@ -221,9 +221,9 @@ def _value(key: str, text: str, rule):
 
 
 def nearest(word: str, words) -> str:
-  """Returns "; did you mean 'x'?" for the closest of `words`, or ''."""
+  """Returns " (did you mean 'x'?)" for the closest of `words`, or ''."""
   close = difflib.get_close_matches(word, list(words), n=1)
-  return f'; did you mean {close[0]!r}?' if close else ''
+  return f' (did you mean {close[0]!r}?)' if close else ''
 
 
 def choose(field: str, value: str, choices):

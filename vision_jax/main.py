@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 import time
+from typing import NoReturn
 
 from absl import app
 from absl import flags
@@ -48,15 +49,31 @@ _WEIGHTS = flags.DEFINE_enum(
     'sample: the moving average, where the run kept one, or the raw weights.')
 
 
+def _fail(reason, status: int = 2) -> NoReturn:
+  print(f'Error: {reason}', file=sys.stderr)
+  sys.exit(status)
+
+
 def _config():
   """Returns the config from the flag, or from the run folder's file."""
   if _CONFIG.value is not None:
+    _check_file(config_flags.get_config_filename(
+        flags.FLAGS['config']).partition(':')[0])
     return _CONFIG.value
   if _MODE.value in ('evaluate', 'predict', 'sample') and _WORKDIR.value:
     from vision_jax import checkpoint
     return checkpoint.read_config(_WORKDIR.value)
   raise config_lib.ConfigError(
       'No --config. For example: --config=configs/transfer.py')
+
+
+def _check_file(path: str) -> None:
+  """Ends the process if there is no such config file."""
+  if not pathlib.Path(path).is_file():
+    known = sorted(map(str, pathlib.Path('configs').glob('[!_]*.py')))
+    _fail(f'There is no config file {path}{config_lib.nearest(path, known)}. '
+          + ('Here are: ' + ' '.join(known) if known else
+             'Start in the folder that has configs/.'))
 
 
 def _folder(config) -> pathlib.Path:
@@ -81,8 +98,7 @@ def _run(config) -> None:
     _run_mode(config, modes)
   except (guard.NonFiniteError, metrics.MisalignedEvaluation) as error:
     # Their messages say where and what to do; nothing else is wrong.
-    print(f'Error: {error}', file=sys.stderr)
-    sys.exit(1)
+    _fail(error, status=1)
 
 
 def _run_mode(config, modes) -> None:
@@ -114,14 +130,20 @@ def main(argv: list[str]) -> None:
   try:
     _run(_config())
   except (config_lib.ConfigError, errors.DataError) as error:
-    print(f'Error: {error}', file=sys.stderr)
-    sys.exit(2)
+    _fail(error)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
   """Reads the flags; an override of no field ends with the nearest one."""
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
+  except flags.Error as error:
+    # Around what a config file raised, absl puts its traceback.
+    before, mistake, reason = str(error).partition('config.ConfigError: ')
+    _fail(reason.strip() if mistake else
+          f'{before}\n--helpfull lists the flags.')
+  except OSError as error:  # An override of a config that was not found.
+    _fail(' '.join(str(error).split()))
   except (AttributeError, KeyError) as error:
     # A KeyError quotes the one that it was raised from, line breaks included:
     # of those that name the nearest field, the first raised is the clearest.
@@ -130,9 +152,14 @@ def _parse_flags(argv: list[str]) -> list[str]:
       reasons.append(' '.join(map(str, error.args)))
       error = error.__context__
     named = [reason for reason in reasons if 'Did you mean' in reason]
-    reason = ' '.join((named[-1] if named else reasons[0]).split())
-    print(f'Error: --config.… names no field: {reason}', file=sys.stderr)
-    sys.exit(2)
+    reason = ' '.join(
+        (named[-1] if named else reasons[0]).split()).strip('"')
+    unknown = reason.split()[0].strip('"\'')
+    paths = [arg.partition('=')[0] for arg in argv]
+    path = next((path for path in paths if unknown in path.split('.')),
+                '--config.…')
+    _fail(f'{path} names no field: {reason} '
+          '(vision_jax/config.py has them all)')
 
 
 def run() -> None:
