@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -144,6 +145,24 @@ def test_a_mistake_ends_with_its_remedy_and_without_a_traceback(
   process = run_helpers.main(tmp_path, *args, VISION_JAX_DATA='')
   assert process.returncode == 2
   assert message in process.stderr
+  assert 'Traceback' not in process.stderr
+
+
+def test_ctrl_c_ends_by_the_signal_without_a_traceback(tmp_path):
+  # A shell's `&` and the workers of pytest-xdist leave the signal ignored.
+  script = """
+import signal
+from vision_jax import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main._run = lambda config: signal.raise_signal(signal.SIGINT)
+main.run()
+"""
+  process = subprocess.run(
+      [sys.executable, '-c', script, '--config=configs/transfer.py'],
+      cwd=run_helpers.ROOT, env=run_helpers.environment(tmp_path),
+      capture_output=True, text=True, check=False)
+  assert process.returncode == -signal.SIGINT
+  assert process.stderr.startswith('\nStopped at once.')
   assert 'Traceback' not in process.stderr
 
 

@@ -131,6 +131,12 @@ def main(argv: list[str]) -> None:
     _run(_config())
   except (config_lib.ConfigError, errors.DataError) as error:
     _fail(error)
+  except KeyboardInterrupt:
+    # Without a traceback, but still by the signal, which ends a shell's loop.
+    sys.excepthook = lambda *_: print(
+        '\nStopped at once. A training goes on from its last checkpoint by the '
+        'same command with --workdir=<its run folder>.', file=sys.stderr)
+    raise
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
