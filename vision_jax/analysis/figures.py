@@ -266,7 +266,7 @@ def _show(ax, image: np.ndarray) -> None:
   ax.set(xticks=[], yticks=[])
 
 
-def _shorten(text: str, length: int = 26) -> str:
+def _shorten(text: str, length: int = 28) -> str:
   return text if len(text) <= length else text[:length - 1] + '…'
 
 
