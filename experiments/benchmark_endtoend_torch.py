@@ -65,12 +65,14 @@ def draw_weights(config, network) -> None:
   PyTorch's own are narrower, and its biases are not zero: from those, five
   epochs of the imbalance CNN end .1 higher, and the job would be another.
   """
-  # A normal distribution cut at two deviations has .88 of its deviation.
-  lecun = lambda w: nn.init.trunc_normal_(
-      w, std=(d := w[0].numel() ** -0.5 / 0.87962566), a=-2 * d, b=2 * d)
+  def lecun_normal(w):
+    # Cut at two deviations, .88 of the deviation are left.
+    deviation = w[0].numel() ** -0.5 / 0.87962566
+    nn.init.trunc_normal_(
+        w, std=deviation, a=-2 * deviation, b=2 * deviation)
   draw = {'imbalance_cnn': lambda w: nn.init.normal_(w, std=0.01),
           'study_gan': nn.init.xavier_uniform_,
-          'unet': lecun}[config.model.name]
+          'unet': lecun_normal}[config.model.name]
   for module in network.modules():
     if isinstance(module, (nn.Conv2d, nn.Linear)):
       draw(module.weight)

@@ -68,12 +68,13 @@ def _config():
 
 
 def _check_file(path: str) -> None:
-  """Ends the process if there is no such config file."""
+  """Raises ConfigError if there is no such config file."""
   if not pathlib.Path(path).is_file():
     known = sorted(map(str, pathlib.Path('configs').glob('[!_]*.py')))
-    _fail(f'There is no config file {path}{config_lib.nearest(path, known)}. '
-          + ('Here are: ' + ' '.join(known) if known else
-             'Start in the folder that has configs/.'))
+    raise config_lib.ConfigError(
+        f'There is no config file {path}{config_lib.nearest(path, known)}. '
+        + ('Here are: ' + ' '.join(known) if known else
+           'Start in the folder that has configs/.'))
 
 
 def _folder(config) -> pathlib.Path:
@@ -160,10 +161,12 @@ def _parse_flags(argv: list[str]) -> list[str]:
     named = [reason for reason in reasons if 'Did you mean' in reason]
     reason = ' '.join(
         (named[-1] if named else reasons[0]).split()).strip('"')
-    unknown = reason.split()[0].strip('"\'')
+    unknown = reason.partition(' ')[0].strip('"\'')
     paths = [arg.partition('=')[0] for arg in argv]
-    path = next((path for path in paths if unknown in path.split('.')),
-                '--config.…')
+    path = next((path for path in paths if path.startswith('--config.')
+                 and unknown in path.split('.')), None)
+    if path is None:  # Not an override's: the config file itself has it.
+      raise
     _fail(f'{path} names no field: {reason} '
           '(vision_jax/config.py has them all)')
 
