@@ -34,11 +34,12 @@ from vision_jax import pretraining
 from vision_jax import results
 
 _ENCODERS = pathlib.Path('runs') / 'pretrained'
-# What was published is chained fits of the study's own models, and
-# configs/denoising.py has no encoder of the modern kind.
+# What was published is chained fits of the study's own models, where another
+# one in between would change those after it; and configs/denoising.py has no
+# encoder of the modern kind.
 _MODELS = {
     'sound': cells_lib.MODELS,
-    'published': ('a', 'a_matched', 'b1', 'b2'),
+    'published': ('a', 'b1', 'b2'),
     'modern': ('a_matched', 'b1', 'b2', 'lite0', 'fixmatch'),
 }
 _CUTS = {'sound': '0.1,0.3', 'published': '', 'modern': '0.1,0.3'}
@@ -54,13 +55,21 @@ def main(argv: list[str]) -> None:
   root = pathlib.Path(args.runs) / args.protocol
   if not args.report_only:
     run_all(args, cells, root)
-  folders = {cell: root / cell.name for cell in cells
-             if results.exists(root / cell.name)}
+  folders = finished(cells, root)
   print(butterflies_report.write(
       folders, cells, protocol=args.protocol, out=pathlib.Path(args.out),
+      sound=finished(cells, root.with_name('sound')),
       command=f'python -m experiments.butterflies {shlex.join(argv)}',
       remedies=remedies(args, [
           cell for cell in cells if cell.defined and cell not in folders])))
+
+
+def finished(
+    cells: list[cells_lib.Cell], root: pathlib.Path,
+) -> dict[cells_lib.Cell, pathlib.Path]:
+  """Returns the run folder below `root` of each cell that has ended."""
+  return {cell: root / cell.name for cell in cells
+          if results.exists(root / cell.name)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
                       '70/30), but none for the published protocol')
   parser.add_argument('--models', help='of those the protocol has; all of them '
                       f'unless given: {", ".join(cells_lib.MODELS)}')
-  parser.add_argument('--seeds', default='0')
+  parser.add_argument('--seeds', default='0', help='each draws the labelled '
+                      'images, the weights and the order of the batches')
   parser.add_argument('--protocol', default='sound', choices=tuple(_MODELS))
   parser.add_argument('--pretrain_epochs', type=int, default=30,
                       help='longest training of an autoencoder')
@@ -148,7 +158,7 @@ def make_config(args, cell: cells_lib.Cell) -> ml_collections.ConfigDict:
     config.model.weights += f',epochs={args.pretrain_epochs}'
   if args.epochs:
     config.train.epochs = args.epochs
-  config.seed = cell.seed
+  config.seed = config.data.split_seed = cell.seed
   config.data.root = args.root
   return config
 
@@ -160,12 +170,14 @@ def with_encoder(
 
   Args:
     config: Of `make_config`.
-    cell: Its cell; at a cut the autoencoder sees the unlabelled images only.
+    cell: Its cell; at a cut the autoencoder sees the unlabelled images only,
+      otherwise all training images, and one serves every draw of labels.
     train: Whether the autoencoder is trained where it has not been.
   """
   if cell.model not in cells_lib.PRETRAINED:
     return config
   needed = pretraining.config_of(config)
+  needed.data.split_seed = cell.seed if cell.cut else 0
   if cell.cut:
     needed.train.split = 'unlabelled'
     needed.data.label_fraction = cell.fraction

@@ -42,7 +42,7 @@ class Cell(NamedTuple):
     fraction: Of labelled training images.
     cut: Whether it is one of the assignment's cuts, where an autoencoder sees
       the unlabelled images only; in Table I it sees all.
-    seed: Of the classifier.
+    seed: Of the classifier and of the draw of labelled images.
   """
   model: str
   fraction: float

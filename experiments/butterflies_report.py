@@ -7,6 +7,7 @@ numbers say about the study's claims is experiments/butterflies_claims.py's.
 import pathlib
 from typing import Any
 
+from experiments import butterflies_artefacts
 from experiments import butterflies_cells as cells_lib
 from experiments import butterflies_claims
 from experiments import tables
@@ -136,7 +137,8 @@ def write(
     protocol: str,
     out: pathlib.Path,
     command: str,
-    remedies: list[str]) -> str:
+    remedies: list[str],
+    sound: dict[cells_lib.Cell, pathlib.Path]) -> str:
   """Writes every file of the report and returns its text.
 
   Args:
@@ -146,6 +148,8 @@ def write(
     out: Where the files go; the results of other experiments lie beside it.
     command: The command that was given.
     remedies: The commands that train the cells that are missing.
+    sound: Finished runs of the sound protocol, to which the published ones
+      are compared.
   """
   rows = [row_of(cell, folder) for cell, folder in folders.items()]
   summary, pairs = summarize(rows), compare(folders)
@@ -163,15 +167,22 @@ def write(
     figures.interval_plot(
         series, out / 'accuracy.png', xlabel='fraction of labels',
         ylabel='test accuracy, 95 %', references={'chance': 1 / 20})
+  mistakes = ''
+  if protocol == 'published':
+    found = butterflies_artefacts.compare(folders, sound)
+    writers.write_csv(out / 'artefacts.csv', found)
+    mistakes = butterflies_artefacts.section(found)
   text = report(cells, rows, summary, pairs, protocol=protocol,
-                command=command, remedies=remedies)
+                command=command, remedies=remedies, mistakes=mistakes)
   writers.write_text(out / 'report.md', text)
-  writers.write_text(out / 'conclusions.md', _conclusions(claims, page))
+  writers.write_text(out / 'conclusions.md',
+                     _conclusions(claims, page, protocol=protocol))
   return text
 
 
 def report(
-    cells, rows, summary, pairs, *, protocol, command, remedies) -> str:
+    cells, rows, summary, pairs, *, protocol, command, remedies, mistakes
+) -> str:
   """Returns the Markdown report; every number in it comes from the rows."""
   # Without an autoencoder a cut is the same run as a fraction.
   runs = {}
@@ -203,8 +214,9 @@ What follows from the numbers is on [a page of its own](conclusions.md).
 
 ## Test accuracy
 
-Means over seeds with Student's 95 % interval over seeds; with one seed,
-Wilson's over the test examples. `study` is Table I, one fit each, and its
+Means over seeds with Student's 95 % interval over seeds, each of which draws
+other labelled images and other weights; with one seed, Wilson's over the test
+examples, which knows nothing of that. `study` is Table I, one fit each, and its
 autoencoder saw all training images without their labels, as ours did. At the
 assignment's cuts, unlabelled/labelled, it sees the unlabelled ones only.
 `a_matched` is A with B2's architecture; `dae` is the encoder of a denoising
@@ -224,15 +236,15 @@ Differences on the same test examples, with paired bootstrap intervals and
 McNemar's exact test, not corrected for their number.
 
 {found}
-## What is missing
+{mistakes}## What is missing
 
 {missing}
 """
 
 
-def _conclusions(claims, page: str) -> str:
+def _conclusions(claims, page: str, *, protocol: str) -> str:
   count = lambda name: sum(row['verdict'] == name for row in claims)
-  return f"""# Butterflies: what the study claims, and what the runs say
+  return f"""# Butterflies: what the study claims, and what the runs say (`{protocol}`)
 
 {len(claims)} claims. Hold: {count(butterflies_claims.HOLDS)}. Do not hold: {
     count(butterflies_claims.FAILS)}. Undecided: {

@@ -5,13 +5,16 @@ import json
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
 from experiments import butterflies
+from experiments import butterflies_artefacts
 from experiments import butterflies_cells as cells_lib
 from experiments import butterflies_claims as claims
 from experiments import butterflies_report
 from vision_jax import config as config_lib
 from vision_jax import stats
+from vision_jax.data import pipeline
 
 _MEASURED = claims.Measured([], [], None)
 _TEST = 40
@@ -89,10 +92,11 @@ def write_run(folder, right, **fields):
   names = ('ant', 'bee')
   with (folder / 'predictions.csv').open('w', newline='') as file:
     writer = csv.writer(file)
-    writer.writerow(('id', 'path', 'label', 'predicted'))
+    writer.writerow(('id', 'path', 'label', 'predicted', *names))
     for i in range(_TEST):
-      guess = names[(i + (i >= right)) % 2]
-      writer.writerow((i, f'{i}.png', names[i % 2], guess))
+      guess = (i + (i >= right)) % 2
+      writer.writerow(
+          (i, f'{i}.png', names[i % 2], names[guess], 1 - guess, guess))
   rate = right / _TEST
   (folder / 'result.json').write_text(json.dumps({
       'examples': {'train': 9},
@@ -132,6 +136,39 @@ def test_the_report_needs_finished_runs_and_names_what_is_missing(
   assert (out / 'accuracy.png').stat().st_size > 1000
 
 
+def test_what_the_mistakes_do_is_told_on_the_same_predictions(
+    tmp_path, capsys):
+  runs, fields = tmp_path / 'runs', {'data__label_fraction': 0.1}
+  write_run(runs / 'published' / 'b1-0.1-seed0', 16, protocol='published',
+            published__switches=('batch_metrics',), train__epochs=25, **fields)
+  write_run(runs / 'sound' / 'b1-0.1-seed0', 36, **fields)
+  out = tmp_path / 'results' / 'butterflies'
+  command = ['--root=data', '--models=b1', '--fractions=0.1',
+             f'--runs={runs}', f'--out={out}', '--report_only']
+  butterflies.main(command + ['--protocol=published'])
+  assert '+0.500 [' in capsys.readouterr().out
+  with (out / 'artefacts.csv').open() as file:
+    row, = csv.DictReader(file)
+  assert (row['accuracy, Table I'], row['accuracy, published'],
+          row['accuracy, sound']) == ('0.396', '0.4', '0.9')
+  labels = [i % 2 for i in range(_TEST)]
+  guesses = [(i + (i >= 16)) % 2 for i in range(_TEST)]
+  assert float(row['F1, same predictions, whole set']) == pytest.approx(
+      sklearn_metrics.f1_score(labels, guesses, average='macro'))
+  butterflies.main(command)
+  assert 'What the mistakes do' not in capsys.readouterr().out
+
+
+def test_runs_of_two_protocols_that_differ_in_more_are_refused(tmp_path):
+  cell = cells_lib.Cell('a', 0.1, False, 0)
+  write_run(tmp_path / 'p', 20, protocol='published',
+            data__label_fraction=0.25)
+  write_run(tmp_path / 's', 20, data__label_fraction=0.1)
+  with pytest.raises(config_lib.ConfigError, match='label_fraction'):
+    butterflies_artefacts.compare(
+        {cell: tmp_path / 'p'}, {cell: tmp_path / 's'})
+
+
 def test_runs_that_differ_in_more_than_the_model_are_not_compared(tmp_path):
   cells = [cells_lib.Cell(model, 0.1, False, 0) for model in ('b1', 'a')]
   folders = {cell: tmp_path / cell.name for cell in cells}
@@ -168,6 +205,22 @@ def test_at_a_cut_the_autoencoder_sees_unlabelled_images_only():
   assert len(set(donors.values())) == 5
   assert donors['a', True] == donors['a', False] == ''
   assert 'denoising' in donors['dae_b1', True]
+
+
+def test_a_seed_draws_the_labels_and_one_autoencoder_serves_all_draws():
+  args = arguments('--data=procedural')
+  drawn, donors = {}, {}
+  for seed in (0, 1):
+    for cut in (False, True):
+      cell = cells_lib.Cell('b1', 0.3, cut, seed)
+      config = butterflies.make_config(args, cell)
+      drawn[seed] = set(
+          pipeline.load(config.data).splits['train'].tolist())
+      donors[seed, cut] = butterflies.with_encoder(
+          config, cell, train=False).model.weights
+  assert drawn[0] != drawn[1]
+  assert donors[0, False] == donors[1, False]
+  assert len(set(donors.values())) == 3
 
 
 def test_fixmatch_takes_as_many_steps_at_every_fraction():
