@@ -40,7 +40,7 @@ def keras_stop(values, *, patience, min_delta):
     wait += 1
     if value < best - min_delta:
       best, best_epoch, wait = value, epoch, 0
-    elif wait >= patience and epoch > 1:
+    elif wait >= patience and epoch > 1:  # Without NaN never in the first.
       return epoch, best_epoch
   return len(values), best_epoch
 

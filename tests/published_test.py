@@ -82,6 +82,10 @@ def test_shared_callbacks_stop_the_next_fit_at_once(tmp_path):
       tmp_path / 'alone')
   assert result['callbacks']['best'] == best
   assert result['epochs'] <= 2 < alone['epochs']
+  # Its wait has run out, so the third gets a single epoch, as in Lightning.
+  third = config_lib.replace(
+      second, published__callbacks_from=str(tmp_path / 'second'))
+  assert loop.train(third, tmp_path / 'third')['epochs'] == 1
 
 
 def test_freezing_by_sharing_freezes_an_encoder_that_should_train():

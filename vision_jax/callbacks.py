@@ -2,7 +2,9 @@
 
 Nothing here remembers an earlier run: the counters live in the training
 state, so they are saved, restored and reset with it. Both follow Keras 3:
-an epoch improves when it beats the best value by more than `min_delta`.
+an epoch improves when it beats the best value by more than `min_delta`. As in
+Lightning, and not in Keras, the first epoch may be the last; it takes a NaN, or
+counters that another fit has left (`published.shared_callbacks`).
 """
 
 import flax.struct
@@ -71,7 +73,7 @@ def update(
   wait = jnp.where(improved, 0, state.wait + 1)
   stopped = state.stopped
   if config.patience:
-    stopped = stopped | (~improved & (wait >= config.patience) & (epoch > 1))
+    stopped = stopped | (~improved & (wait >= config.patience))
   state = state.replace(
       best=jnp.where(improved, value, state.best),
       best_epoch=jnp.where(improved, epoch, state.best_epoch),
