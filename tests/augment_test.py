@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from vision_jax import config as config_lib
 from vision_jax.data import augment
+from vision_jax.data import errors
 from vision_jax.data import warp
 
 # Every strength on its own, so that a test can name the one that fails.
@@ -177,16 +178,21 @@ def test_mix_gives_every_real_row_one_other_partner():
 
 
 @pytest.mark.parametrize('strengths,message', [
-    ({'hue': 0.7}, r'augment.hue = 0.7: .* \[0, 0.5\]'),
+    ({'hue': 0.7}, r'config.augment.hue = 0.7: .* \[0, 0.5\]'),
     ({'rotation': -1.0}, 'augment.rotation'),
     ({'salt_pepper_salt': 0.6, 'salt_pepper_pepper': 0.6}, 'exceed 1'),
 ])
 def test_strengths_out_of_range_are_named(strengths, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(errors.DataError, match=message):
     augment.make(_config(**strengths))
+  with pytest.raises(errors.DataError, match=message):
+    augment.check(_config(**strengths), 3)
 
 
 def test_color_steps_refuse_grey_images():
   grey = jnp.zeros((8, 8, 1))
-  with pytest.raises(ValueError, match='data.channels=3'):
+  with pytest.raises(errors.DataError, match='config.augment.hue = 0.1 needs'):
     augment.make(_config(hue=0.1))(jax.random.key(0), grey)
+  with pytest.raises(errors.DataError, match='config.semi.weak.saturation'):
+    augment.check(_config(saturation=0.1), 1, field='config.semi.weak')
+  augment.check(_config(contrast=0.1), 1)

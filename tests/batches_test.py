@@ -154,6 +154,16 @@ def test_rows_of_a_mapped_file_are_those_of_the_array(tmp_path):
     batches.reader(mapped)(rows)
 
 
+def test_a_mapping_outlives_the_name_of_its_file(tmp_path):
+  images = np.arange(24, dtype=np.uint8).reshape(3, 2, 4, 1)
+  np.save(tmp_path / 'images.npy', images)
+  read = batches.reader(np.load(tmp_path / 'images.npy', mmap_mode='r'))
+  (tmp_path / 'images.npy').unlink()
+  np.testing.assert_array_equal(read(np.array([2, 0])), images[[2, 0]])
+  np.save(tmp_path / 'images.npy', images[:1])
+  np.testing.assert_array_equal(read(np.array([2, 0])), images[[2, 0]])
+
+
 def test_what_was_read_of_a_mapped_file_does_not_stay(tmp_path, monkeypatch):
   shape, megabyte = (1024, 64, 64, 4), 2**20
   path = tmp_path / 'images.npy'

@@ -108,6 +108,40 @@ def test_a_file_that_could_not_be_read_is_tried_again(tmp_path):
   assert not records[1]['reason']
 
 
+def test_a_file_that_cannot_be_there_does_not_hinder_the_cache(
+    tmp_path, reads):
+  data_helpers.write_folders(tmp_path, {'a': 3})
+  (tmp_path / 'images/a/loop.png').symlink_to('loop.png')
+  config = data_helpers.folder_config(tmp_path)
+  for _ in range(2):
+    images, records = decode(config)
+    assert len(images) == 3 and 'symbolic links' in records[3]['reason']
+    assert len(reads) == 4
+
+
+@pytest.mark.parametrize('pattern', ['*.npy', '*.json'])
+@pytest.mark.parametrize('size', [0, 40, 300])
+def test_an_entry_that_was_cut_is_made_anew(tmp_path, reads, pattern, size):
+  data_helpers.write_folders(tmp_path, {'a': 3})
+  config = data_helpers.folder_config(tmp_path)
+  expected = np.array(decode(config)[0])
+  path, = (tmp_path / 'cache').glob(pattern)
+  os.truncate(path, size)
+  for _ in range(2):
+    np.testing.assert_array_equal(decode(config)[0], expected)
+  assert len(reads) == 6
+
+
+def test_a_probe_that_vanishes_is_no_fault_of_the_folder(
+    tmp_path, monkeypatch):
+  config = data_helpers.folder_config(tmp_path)
+  found = pathlib.Path.glob
+  def vanish(folder, pattern):
+    return [*found(folder, pattern), folder / 'of_another_process.tmp']
+  monkeypatch.setattr(pathlib.Path, 'glob', vanish)
+  assert cache.folder_of(config) == tmp_path / 'cache'
+
+
 def test_no_good_image_at_all_is_an_error(tmp_path):
   (tmp_path / 'images/a').mkdir(parents=True)
   for i in range(2):

@@ -1,10 +1,11 @@
-"""One fault in the table each: a clear message, and nothing else is lost."""
+"""One fault of a table or a folder each, and a clear message for it."""
 
 import warnings
 
 import pytest
 
 import data_helpers
+from vision_jax.data import errors
 from vision_jax.data import pipeline
 
 FAMILIES = {'felidae': 8, 'ursidae': 8, 'corvidae': 6}
@@ -74,3 +75,38 @@ def test_a_family_with_one_image_is_named_and_trained_on(tmp_path):
   assert len(dataset.ids) == 23
   homes = {row['id']: row['split'] for row in dataset.manifest}
   assert homes[name] == 'train'
+
+
+@pytest.mark.parametrize('content, message', [
+    ('id,fámily\n'.encode('latin-1'), 'not in UTF-8 .*; save it as UTF-8'),
+    ('id,family\n'.encode('utf-16'), 'not in UTF-8 .*; save it as UTF-8'),
+    (b'file_path,family\n' + b'x' * 140_000 + b',a\n',
+     'no CSV table .*field limit.*; save it as CSV'),
+    (b'kingdom,phylum,family,file_path\nanimalia,chordata,felidae\n',
+     "data row 1: path '' and label 'felidae'"),
+    (b'kingdom,phylum,family,file_path\n,,felidae,a\0.jpg\n',
+     'data row 1: .*null character'),
+])
+def test_a_table_that_cannot_be_read_is_named(tmp_path, content, message):
+  config = write(tmp_path)
+  (tmp_path / 'images/metadata.csv').write_bytes(content)
+  with pytest.raises(errors.DataError, match=r'metadata\.csv.*' + message):
+    load(config)
+
+
+@pytest.mark.parametrize('name, message', [
+    (f'{VICTIM}/1.jpg', 'no such file'),
+    ('x' * 300 + '.jpg', 'name too long')])
+def test_a_path_that_cannot_be_is_a_bad_file(tmp_path, name, message):
+  dataset, said = load(write(
+      tmp_path, extra=[f'id3,animalia,chordata,felidae,{name}']))
+  assert f'{name}: ' in said and message in said
+  assert len(dataset.ids) == 22
+  assert [row['id'] for row in dataset.bad_files] == [name]
+
+
+def test_a_link_to_itself_is_a_bad_file(tmp_path):
+  data_helpers.write_folders(tmp_path, {'a': 8, 'b': 8})
+  (tmp_path / 'images/a/loop.png').symlink_to('loop.png')
+  dataset, said = load(data_helpers.folder_config(tmp_path))
+  assert 'a/loop.png: cannot be read' in said and len(dataset.ids) == 16

@@ -12,6 +12,8 @@ import run_helpers
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
 from vision_jax import ensembles
+from vision_jax import runs
+from vision_jax import writers
 
 
 def make_members(seed=0, n=200, classes=4):
@@ -80,3 +82,17 @@ def test_averaged_weights_need_a_common_start(tmp_path):
   np.testing.assert_allclose(found['params']['head']['kernel'], [2.0, 4.0])
   with pytest.raises(config_lib.ConfigError, match='config.seed differs'):
     ensembles.average_weights([a, c])
+
+
+def test_a_split_without_examples_is_named(tmp_path):
+  config = run_helpers.make_config(
+      data__validation_fraction=0.0, data__cache_dir=str(tmp_path / 'cache'))
+  folder = tmp_path / 'run'
+  writers.prepare(folder, config)
+  checkpoint.export(
+      folder, runs.init_state(runs.build(config)).variables())
+  with pytest.raises(
+      config_lib.ConfigError, match='run has no validation examples'):
+    ensembles.answers(folder)
+  found = ensembles.answers(folder, splits=('test',))
+  assert found.keys() == {'test'} and len(found['test']['label']) == 12

@@ -1,5 +1,6 @@
 """The filters against fixed arrays of Pillow's and OpenCV's."""
 
+import shutil
 import sys
 import types
 
@@ -8,9 +9,13 @@ from PIL import Image
 import pytest
 
 import data_helpers
+import run_helpers
+from vision_jax import features
+from vision_jax import runs
 from vision_jax.data import cache
 from vision_jax.data import errors
 from vision_jax.data import filters
+from vision_jax.data import images
 from vision_jax.data import sources
 
 
@@ -72,6 +77,90 @@ def test_masks_of_a_user_keep_what_is_white(tmp_path):
       filter='masks', masks=str(tmp_path)))
   with pytest.raises(errors.ImageError, match='no mask .*y/1.png'):
     change('y/1.jpg', pixels)
+
+
+def test_a_mask_is_cut_as_its_image_is(tmp_path):
+  pixels = np.full((16, 32, 3), 9, np.uint8)
+  mask = np.zeros((16, 32), np.uint8)
+  mask[:, 8:24] = 255
+  (tmp_path / 'x').mkdir()
+  Image.fromarray(mask).save(tmp_path / 'x/0.png')
+  for resize, kept in (('crop', slice(0, 16)), ('squash', slice(5, 11))):
+    fields = dict(size=(16, 16), channels=3, resize=resize)
+    decoded = images.decode(pixels, max_pixels=10**6, **fields)
+    found = apply('masks', decoded, masks=str(tmp_path), resize=resize)
+    assert np.all(found[:, kept] == 9)
+    if resize == 'squash':
+      assert not found[:, :3].any() and not found[:, 13:].any()
+
+
+def test_a_mask_of_16_bits_is_scaled(tmp_path):
+  (tmp_path / 'x').mkdir()
+  Image.fromarray(np.full((16, 16), 51 * 257, np.uint16)).save(
+      tmp_path / 'x/0.png')
+  pixels = make_pixels()
+  np.testing.assert_array_equal(
+      apply('masks', pixels, masks=str(tmp_path)), np.rint(pixels / 5))
+
+
+@pytest.mark.parametrize('spoil, reason', [
+    (lambda path: path.write_bytes(b'junk'), 'not an image'),
+    (lambda path: path.write_bytes(path.read_bytes()[:50]), 'broken image'),
+    (lambda path: path.write_bytes(b''), '0 bytes'),
+    (lambda path: (path.unlink(), path.mkdir()), 'cannot be read')])
+def test_a_broken_mask_makes_its_image_a_bad_file(tmp_path, spoil, reason):
+  config = write_masked(tmp_path, {'000': 255, '001': 255})
+  spoil(tmp_path / 'masks/a/001.png')
+  source = sources.load(config)
+  pixels, records = cache.decode(source, config)
+  assert len(pixels) == 1 and not records[0]['reason']
+  assert 'masks/a/001.png' in records[1]['reason']
+  assert reason in records[1]['reason']
+
+
+def write_masked(tmp_path, masks):
+  """Writes an image of class a for each mask; returns their config."""
+  data_helpers.write_folders(tmp_path, {'a': len(masks)})
+  (tmp_path / 'masks/a').mkdir(parents=True)
+  for name, value in masks.items():
+    Image.fromarray(np.full((8, 8), value, np.uint8)).save(
+        tmp_path / f'masks/a/{name}.png')
+  return data_helpers.folder_config(
+      tmp_path, filter='masks', masks=str(tmp_path / 'masks'))
+
+
+def test_a_renamed_image_is_cached_with_its_new_mask(tmp_path):
+  config = write_masked(tmp_path, {'000': 255})
+  Image.fromarray(np.zeros((8, 8), np.uint8)).save(
+      tmp_path / 'masks/a/black.png')
+  folder, bright = tmp_path / 'images/a', []
+  for before, after in (('000', '000'), ('000', 'black'), ('black', '000')):
+    (folder / f'{before}.png').rename(folder / f'{after}.png')
+    pixels, _ = cache.decode(sources.load(config), config)
+    bright.append(bool(pixels.any()))
+  assert bright == [True, False, True]
+
+
+def test_features_follow_masks_that_were_replaced(tmp_path):
+  write_masked(tmp_path, {f'{i:03d}': 255 for i in range(12)})
+  data_helpers.write_folders(tmp_path, {'b': 12})
+  shutil.copytree(tmp_path / 'masks/a', tmp_path / 'masks/b')
+  config = run_helpers.make_config(
+      data__source='folders', data__root=str(tmp_path / 'images'),
+      data__filter='masks', data__masks=str(tmp_path / 'masks'),
+      data__cache_dir=str(tmp_path / 'cache'), data__duplicates='ignore',
+      model__frozen='^encoder/')
+  for value in (255, 0):
+    for path in (tmp_path / 'masks').rglob('*.png'):
+      Image.fromarray(np.full((8, 8), value, np.uint8)).save(path)
+    run = runs.build(config)
+    state = runs.init_state(run)
+    store = features.make_stores(run, state).evaluation
+    members = np.arange(len(run.dataset.labels))
+    fresh = features._compute(run, state, members, None)
+    np.testing.assert_allclose(
+        store.arrays['features'][store.arrays['position'][members]], fresh,
+        atol=1e-6)
 
 
 def test_rembg_is_asked_for_a_mask_and_is_no_hard_dependency(monkeypatch):

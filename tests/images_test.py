@@ -1,6 +1,8 @@
 """Every mode decodes to plain pixels, every breakage to a reason."""
 
 import io
+import struct
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -138,6 +140,29 @@ PNG = encode(Image.fromarray(noise(64, 64)))
 def test_unusable_content_is_an_error_with_its_reason(content, reason):
   with pytest.raises(errors.ImageError, match=reason):
     decode(content)
+
+
+def test_max_pixels_alone_says_what_is_too_large(monkeypatch):
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    found = decode(encode(Image.new('L', (20, 20), 7)), max_pixels=500)
+  assert np.all(found == 7)
+  # Pillow opens what has up to twice the pixels, with a warning.
+  for side in (30, 40):
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      with pytest.raises(errors.ImageError, match='config.data.max_pixels'):
+        decode(encode(Image.new('L', (side, side))), max_pixels=500)
+
+
+def test_an_image_inside_of_an_image_is_held_to_the_limit(monkeypatch):
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+  png = encode(Image.new('L', (40, 40)))
+  # An icon that says 16 x 16 and holds a larger one.
+  icon = struct.pack('<3H4B2H2I', 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22)
+  with pytest.raises(errors.ImageError, match='config.data.max_pixels'):
+    decode(icon + png, max_pixels=500)
 
 
 def test_difference_hash_follows_its_definition():

@@ -85,9 +85,14 @@ def test_long_tail():
 
 @hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(
-    mu=st.floats(0, 0.9), rho=st.floats(1, 40), total=st.integers(60, 400),
+    mu=st.floats(0, 0.99), rho=st.floats(1, 40), total=st.integers(60, 400),
     classes=st.integers(2, 12))
 def test_counts_add_up_and_follow_the_profile(mu, rho, total, classes):
+  minority = int(mu * classes + 0.5)
+  if rho > 1 and minority in (0, classes):
+    with pytest.raises(errors.DataError, match='imbalance.minority_share'):
+      imbalance.step_profile(classes, mu=mu, rho=rho)
+    return
   profile = imbalance.step_profile(classes, mu=mu, rho=rho)
   exact = total * profile / profile.sum()
   if exact.min() < 1:
@@ -96,13 +101,15 @@ def test_counts_add_up_and_follow_the_profile(mu, rho, total, classes):
   assert sizes.sum() == total
   assert np.abs(sizes - exact).max() < 1
   assert np.all(np.diff(sizes) <= 0)
-  assert (profile < 1).sum() == (int(mu * classes + 0.5) if rho > 1 else 0)
+  assert (profile < 1).sum() == (minority if rho > 1 else 0)
 
 
 @pytest.mark.parametrize('options,message', [
     (dict(mu=0.5, rho=15, total=100_000), 'imbalance.total'),
     (dict(mu=0.5, rho=200, total=320), 'imbalance.ratio'),
     (dict(mu=1.0, rho=2, total=320), 'mu=1.0'),
+    (dict(mu=0.95, rho=10, total=320), 'minority_share=0.95 puts 10 of 10'),
+    (dict(mu=0.04, rho=10, total=320), 'minority_share=0.04 puts 0 of 10'),
     (dict(mu=0.5, rho=0.5, total=320), 'rho=0.5')])
 def test_impossible_requests_name_the_remedy(options, message):
   with pytest.raises(errors.DataError, match=message):

@@ -37,7 +37,7 @@ def test_neighbours_fit_the_rarest_class():
   features = np.random.default_rng(1).normal(size=(22, 2))
   _, after = resampling.resample(features, labels, 'smote', seed=0)
   assert np.bincount(after).tolist() == [20, 20]
-  with pytest.raises(ValueError, match='config.data.ratio'):
+  with pytest.raises(ValueError, match='config.data.imbalance.ratio'):
     resampling.resample(features[:21], labels[:21], 'smote', seed=0)
 
 

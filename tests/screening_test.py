@@ -105,12 +105,16 @@ def test_screening_a_copy_heals_a_leak(tmp_path):
 
 @pytest.mark.parametrize('text, message', [
     (None, 'there is no table'), ('name,rule\n', 'needs the columns'),
+    ('id,rule\na/000.png,dark\na/001.png\n',
+     r"\.csv, data row 2: id 'a/001.png' and rule ''"),
+    ('id,rule\n,dark\n', "data row 1: id '' and rule 'dark'"),
+    ('id,rule\nm\xf6we,dark\n', 'not in UTF-8 .*; save it as UTF-8'),
     ('id,rule\n' + ''.join(f'a/{i:03d}.png,dark\n' for i in range(6)),
      'no training example')])
 def test_wrong_tables_are_explained(tmp_path, text, message):
   data_helpers.write_folders(tmp_path, {'a': 6, 'b': 6})
   if text:
-    (tmp_path / 'dropped.csv').write_text(text)
+    (tmp_path / 'dropped.csv').write_text(text, encoding='latin-1')
   with pytest.raises(errors.DataError, match=message):
     pipeline.load(data_helpers.folder_config(
         tmp_path, screened=str(tmp_path / 'dropped.csv')))

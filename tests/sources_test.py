@@ -58,25 +58,54 @@ def test_listing_opens_no_image(tmp_path):
   assert len(sources.load(data_helpers.folder_config(tmp_path)).ids) == 4
 
 
-def test_groups_follow_the_pattern_within_split_and_class(tmp_path):
-  folder = tmp_path / 'images'
+def write_augmented(tmp_path):
+  """Writes files whose numbers mean something within their folder alone."""
   for name in ('train/a/7.png', 'train/a/aug-1-7.png', 'train/a/aug-22-7.png',
                'train/a/8.png', 'train/b/7.png', 'train/b/8.png',
                'test/a/7.png', 'test/a/left-out.png'):
-    data_helpers.write_image(folder / name)
+    data_helpers.write_image(tmp_path / 'images' / name)
+
+
+def test_named_groups_of_the_pattern_count_together(tmp_path):
+  write_augmented(tmp_path)
   source = sources.load(data_helpers.folder_config(
-      tmp_path, group_pattern=r'(?:aug-\d+-)?([^/]+)$',
-      exclude_pattern='left-out'))
+      tmp_path, exclude_pattern='left-out',
+      group_pattern=r'^(?P<folder>.*)/(?:aug-\d+-)?(?P<source>[^/]+)$'))
   group = dict(zip(source.ids, source.groups))
   assert group['train/a/7.png'] == group['train/a/aug-1-7.png'] == (
       group['train/a/aug-22-7.png'])
   assert len(group) == 7 and len(set(group.values())) == 5
 
 
-def test_ids_without_a_match_are_their_own_groups(tmp_path):
+@pytest.mark.parametrize('fields, found', [
+    (dict(exclude_pattern='/b/|left-out'),
+     r'7\.png: test/a/7\.png, train/a/7\.png'),
+    (dict(exclude_pattern='test/'), r'7\.png: train/a/7\.png, train/b/7\.png')])
+def test_what_is_captured_in_two_classes_or_splits_is_refused(
+    tmp_path, fields, found):
+  write_augmented(tmp_path)
+  config = data_helpers.folder_config(
+      tmp_path, group_pattern=r'(?:aug-\d+-)?([^/]+)$', **fields)
+  with pytest.raises(
+      errors.DataError, match=f'(?s)config.data.group_pattern.*{found}'):
+    sources.load(config)
+
+
+def test_one_class_of_the_split_folders_can_be_grouped(tmp_path):
+  write_augmented(tmp_path)
+  source = sources.load(data_helpers.folder_config(
+      tmp_path, group_pattern=r'(?:aug-\d+-)?([^/]+)$', classes=('a',),
+      exclude_pattern='test/'))
+  group = dict(zip(source.ids, source.groups))
+  assert group['train/a/7.png'] == group['train/a/aug-22-7.png']
+  assert len(group) == 4 and len(set(group.values())) == 2
+
+
+@pytest.mark.parametrize('pattern', [r'(\d)_no_such', r'00(x)?'])
+def test_ids_without_a_match_are_their_own_groups(tmp_path, pattern):
   data_helpers.write_folders(tmp_path, {'a': 3})
   source = sources.load(data_helpers.folder_config(
-      tmp_path, group_pattern=r'(\d)_no_such'))
+      tmp_path, group_pattern=pattern))
   assert len(set(source.groups)) == 3
 
 

@@ -156,8 +156,15 @@ def test_a_group_of_two_classes_is_refused():
     splits.order(np.array([0, 1]), np.array([7, 7]), seed=0)
 
 
-@pytest.mark.parametrize('fields', [
-    dict(label_fraction=1.5), dict(validation_fraction=1.0)])
-def test_fractions_out_of_range_are_refused(fields):
-  with pytest.raises(errors.DataError, match='must be in'):
-    splits.make(make_source([0] * 9), data_helpers.make_config(**fields))
+@pytest.mark.parametrize('field, value', [
+    ('test_fraction', 1.5), ('label_fraction', -0.5),
+    ('validation_fraction', 1.0), ('split_seed', -1)])
+def test_fields_out_of_range_are_named(field, value):
+  config = data_helpers.make_config(**{field: value})
+  message = f'config.data.{field} must .*{value}'
+  with pytest.raises(errors.DataError, match=message):
+    splits.make(make_source([0] * 9), config)
+  # Whatever draws the splits.
+  config.imbalance.kind = 'long_tail'
+  with pytest.raises(errors.DataError, match=message):
+    splits.make(make_source([0] * 9), config)

@@ -20,7 +20,9 @@ def data() -> ml_collections.ConfigDict:
       # are then paths such as animalia/chordata/felidae.
       csv_parent_columns=(),
       classes=(),  # Class names to keep; () = all.
-      group_pattern='',  # Regex on ids; its group 1 never straddles a split.
+      # Regex on ids; what its named groups, else its group 1, capture never
+      # straddles a split.
+      group_pattern='',
       exclude_pattern='',  # Regex on ids to leave out.
       image_size=(8, 8),  # Height and width in pixels.
       channels=1,  # 1 or 3.

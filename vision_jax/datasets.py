@@ -46,7 +46,9 @@ _JELLYFISH = dict(
     # Two thirds of the training files are stored augmentations, named
     # aug-<n>-<source>, of others in the same folder.
     exclude_pattern=r'/aug-\d+-[^/]*$',
-    group_pattern=r'/(?:aug-\d+-)?([^/]+)\.[^./]+$',
+    # Numbers of files repeat in other classes, and are then other images.
+    group_pattern=(
+        r'^(?P<folder>.*)/(?:aug-\d+-)?(?P<source>[^/]+)\.[^./]+$'),
     validation_fraction=0.0,
     image_size=(64, 64),
     channels=3,

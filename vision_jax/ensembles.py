@@ -61,27 +61,35 @@ def answers(
     folder: str | pathlib.Path,
     *,
     variables: dict[str, Any] | None = None,
-    hide_context: bool = False) -> dict[str, dict[str, np.ndarray]]:
-  """Returns a finished run's outputs on its validation and test examples.
+    hide_context: bool = False,
+    splits: Sequence[str] = ('validation', 'test'),
+) -> dict[str, dict[str, np.ndarray]]:
+  """Returns a finished run's outputs on the examples of some splits.
 
   Args:
     folder: The run folder.
     variables: Weights to use instead of the run's, such as
       `average_weights`.
     hide_context: Whether the examples come without their metadata.
+    splits: Names of splits that have examples.
 
   Raises:
-    ConfigError: The run is not finished.
+    ConfigError: The run is not finished, or a split has no example.
   """
   # The run's own weights take the place of the pre-trained ones.
   config = config_lib.replace(
       checkpoint.read_config(folder), model__weights='')
   run = runs.build(config)
+  for split in splits:
+    if not len(run.dataset.splits[split]):
+      raise config_lib.ConfigError(
+          f'The run {folder} has no {split} examples. Leave {split!r} out of '
+          f'`splits`, or train a run with config.data.{split}_fraction above '
+          '0.')
   state = runs.load_state(run.task, config, folder)
   if variables is not None:
     state = state.replace(**variables)
   state = runs.replicate(run, state)
-  splits = ('validation', 'test')
   store = features.make_evaluation_store(run, state, splits)
   if hide_context:
     gather = store.gather

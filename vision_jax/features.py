@@ -74,13 +74,15 @@ def detach(
 ) -> task_lib.TrainState:
   """Returns a state of step 0 without the encoder whose features are cached.
 
-  It changes nothing where batches are images.
+  The counters of its callbacks stay; it changes nothing where batches are
+  images.
   """
   if 'features' not in stores.training[0].arrays:
     return state
-  return runs.replicate(run, run.task.start({
+  rest = run.task.start({
       name: {k: v for k, v in getattr(state, name).items() if k != 'encoder'}
-      for name in ('params', 'batch_stats')}))
+      for name in ('params', 'batch_stats')})
+  return runs.replicate(run, rest.replace(callbacks=state.callbacks))
 
 
 def attach(
@@ -136,8 +138,11 @@ def _encode(run, state, members, *, view) -> batches.Store:
 
 
 def _names(run, members, view) -> list[str]:
-  """Names images by content; an augmented one depends on its row, too."""
+  """Names images by content and what else they depend on: mask and row."""
   names = [run.dataset.manifest[row]['sha256'] for row in members]
+  if run.config.data.filter == 'masks':  # Which mask, the id says.
+    names = [f'{name}-{run.dataset.ids[row]}'
+             for name, row in zip(names, members, strict=True)]
   if view is None:
     return names
   return [f'{name}-{row}' for name, row in zip(names, members, strict=True)]
@@ -180,7 +185,8 @@ def _digest(run, state, view) -> str:
   if config.published.switches:
     settings.append(config.published.to_dict())
   if config.data.filter != 'none':
-    settings += [config.data.filter, config.data.masks]
+    masks = config.data.masks
+    settings += [config.data.filter, masks and cache.mask_stamps(masks)]
   digest = hashlib.sha256(repr(settings).encode())
   for tree in (state.params, state.batch_stats):
     for leaf in jax.tree.leaves(tree['encoder'] if 'encoder' in tree else {}):

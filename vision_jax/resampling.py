@@ -73,6 +73,6 @@ def _neighbours(labels: np.ndarray, method: str) -> int:
   if rarest < 2:
     raise ValueError(
         f'{method!r} interpolates between two examples of a class, and one '
-        'class has only one; lower config.data.ratio or raise '
-        'config.data.total')
+        'class has only one; lower config.data.imbalance.ratio or raise '
+        'config.data.imbalance.total')
   return min(_NEIGHBOURS, rarest - 1)

@@ -29,7 +29,8 @@ def inspect(source, config_data, *, indices=None
 
   Args:
     source: A `sources.Source`.
-    config_data: Reads image_size, channels, resize, max_pixels and filter.
+    config_data: Reads image_size, channels, resize, max_pixels, filter
+      and masks.
     indices: The examples to read, in order; None for all.
 
   Yields:
@@ -140,7 +141,7 @@ def _examine(
   record = dict(sha256='', bytes=0, dhash=None, reason='')
   try:
     content = source.read(index)
-  except FileNotFoundError:
+  except (FileNotFoundError, NotADirectoryError):
     return record | dict(reason=MISSING), None
   except OSError as error:
     return record | dict(reason=f'cannot be read ({error.strerror})'), None

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from vision_jax.data import errors
 from vision_jax.data import noise
 from vision_jax.data import warp
 
@@ -29,6 +30,28 @@ _LIMITS = {
 }
 
 
+def check(
+    config: ml_collections.ConfigDict, channels: int, *,
+    field: str = 'config.augment') -> None:
+  """Raises where `config` cannot augment images of so many channels.
+
+  Args:
+    config: the `augment` fields of vision_jax.config.base().
+    channels: of the images, 1 or 3.
+    field: what the message calls `config`.
+
+  Raises:
+    errors.DataError: a strength is out of its range, or changes a colour that
+      grey images do not have; the message names it.
+  """
+  _check_ranges(config, field=field)
+  for name in ('saturation', 'hue'):
+    if config[name] and channels != 3:
+      raise errors.DataError(
+          f'{field}.{name} = {config[name]} needs 3 channels, not {channels}: '
+          'set it to 0, or config.data.channels to 3.')
+
+
 def make(config: ml_collections.ConfigDict) -> Augment:
   """Makes the augmentation (key, image [H, W, C]) -> image of `config`.
 
@@ -41,9 +64,10 @@ def make(config: ml_collections.ConfigDict) -> Augment:
     config: the `augment` fields of vision_jax.config.base().
 
   Raises:
-    ValueError: a strength is out of its range.
+    errors.DataError: a strength is out of its range. The function that is made
+      raises it for a grey image that is to change its colour.
   """
-  _check(config)
+  _check_ranges(config)
   steps = []
   if config.flip_horizontal:
     steps.append(dm_pix.random_flip_left_right)
@@ -65,6 +89,7 @@ def make(config: ml_collections.ConfigDict) -> Augment:
         key, image, config.salt_pepper_salt, config.salt_pepper_pepper))
 
   def augment(key: Key, image: jax.Array) -> jax.Array:
+    check(config, image.shape[-1])
     for i, step in enumerate(steps):
       image = step(jax.random.fold_in(key, i), image)
     return image
@@ -112,8 +137,11 @@ def mix(
   Returns:
     The batch; unless both are off, with a new `image` and with `target` [B,
     num_classes]: `share` [B] of the own label, the rest of row `partner`'s.
+
+  Raises:
+    errors.DataError: a strength is out of its range.
   """
-  _check(config)
+  _check_ranges(config)
   order_key, coin_key, mixup_key, cutmix_key = jax.random.split(key, 4)
   images, one_hot = batch['image'], jax.nn.one_hot(batch['label'], num_classes)
   weights = []
@@ -165,10 +193,10 @@ def _color_steps(config: ml_collections.ConfigDict) -> list[Augment]:
         key, image, 1 - config.contrast, 1 + config.contrast))
   if config.saturation:
     steps.append(lambda key, image: dm_pix.random_saturation(
-        key, _check_color(image), 1 - config.saturation, 1 + config.saturation))
+        key, image, 1 - config.saturation, 1 + config.saturation))
   if config.hue:
     steps.append(lambda key, image: dm_pix.random_hue(
-        key, _check_color(image), config.hue))
+        key, image, config.hue))
   if steps:
     steps.append(lambda key, image: jnp.clip(image, 0.0, 1.0))
   return steps
@@ -218,19 +246,14 @@ def _partners(key: Key, mask: jax.Array) -> jax.Array:
   return jnp.zeros_like(order).at[order].set(order[following])
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def _check_ranges(
+    config: ml_collections.ConfigDict, *, field: str = 'config.augment',
+) -> None:
   for name, limit in _LIMITS.items():
     if not 0 <= config[name] <= limit:
-      raise ValueError(
-          f'augment.{name} = {config[name]}: it has to lie in [0, {limit}]')
+      raise errors.DataError(
+          f'{field}.{name} = {config[name]}: it has to lie in [0, {limit}].')
   if config.salt_pepper_salt + config.salt_pepper_pepper > 1:
-    raise ValueError(
-        'augment.salt_pepper_salt + augment.salt_pepper_pepper exceed 1')
-
-
-def _check_color(image: jax.Array) -> jax.Array:
-  if image.shape[-1] != 3:
-    raise ValueError(
-        f'augment.saturation and augment.hue need 3 channels, not '
-        f'{image.shape[-1]}: set both to 0 or data.channels=3')
-  return image
+    raise errors.DataError(
+        f'{field}.salt_pepper_salt and {field}.salt_pepper_pepper exceed 1 '
+        'together; lower one of them.')

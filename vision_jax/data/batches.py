@@ -8,7 +8,6 @@ they are inside the jitted step. Augmentation is not done here.
 from concurrent import futures
 import functools
 import mmap
-import os
 from typing import Any, Callable, Iterable, Iterator, NamedTuple
 
 import jax
@@ -159,8 +158,9 @@ def reader(images: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
   plain, each, touched = images.view(np.ndarray), images[0].nbytes, 0
   def read(rows):
     nonlocal touched
-    # To read beyond the end of the file would end the process.
-    within = (os.stat(images.filename).st_size - images.offset) // each
+    # To read beyond the end of the file would end the process. The mapping
+    # knows its file, whatever became of the name.
+    within = (images.base.size() - images.offset) // each
     if rows.max() >= within:
       raise errors.DataError(
           f'{images.filename} ends within image {within}; delete the file, it '

@@ -23,6 +23,7 @@ import safetensors.numpy
 
 from vision_jax.data import audit
 from vision_jax.data import errors
+from vision_jax.data import listing
 
 _VERSION = 1  # Raise it when decoding changes: old entries are then not found.
 _DAY = 24 * 3600.0
@@ -35,7 +36,7 @@ def decode(source, config_data) -> tuple[np.ndarray, list[dict]]:
   Args:
     source: A `sources.Source`.
     config_data: Reads cache_dir ('' = `vision_jax` in the user's cache
-      folder), image_size, channels, resize and max_pixels.
+      folder), image_size, channels, resize, max_pixels, filter and masks.
 
   Returns:
     (images, records): uint8 [m, h, w, c] of the m good examples in order,
@@ -54,23 +55,34 @@ def decode(source, config_data) -> tuple[np.ndarray, list[dict]]:
   settings = [_VERSION, *config_data.image_size, config_data.channels,
               config_data.resize, config_data.max_pixels]
   if config_data.filter != 'none':  # What was cached before filters is valid.
-    settings += [config_data.filter, _mask_stamps(config_data.masks)]
+    settings += [config_data.filter, mask_stamps(config_data.masks)]
+  if config_data.filter == 'masks':  # Which mask an image has, its id says.
+    settings.append(source.ids)
   folder = folder_of(config_data)
-  listing = folder / f'{_digest([settings, source.stamps])}.json'
-  if listing.exists():
-    entry = json.loads(listing.read_text())
-    pixels = folder / entry['pixels']
-    if pixels.exists():
-      return np.load(pixels, mmap_mode='r'), entry['records']
+  path = folder / f'{_digest([settings, source.stamps])}.json'
+  known = _known(path)
+  if known:
+    return known
   pixels, records = _write_pixels(folder, source, config_data, settings)
-  # What could not be read this time may be readable the next.
-  if all(record['sha256'] or record['reason'] == audit.MISSING
-         for record in records):
+  # What could not be read this time may be readable the next; only of a file
+  # that is not there does the stamp tell.
+  if all(record['sha256'] or stamp.endswith(listing.MISSING)
+         for record, stamp in zip(records, source.stamps, strict=True)):
     entry = dict(pixels=pixels.name, records=records)
     with _temporary(folder) as file:
       file.write(json.dumps(entry).encode())
-      _publish(file, listing)
+      _publish(file, path)
   return np.load(pixels, mmap_mode='r'), records
+
+
+def _known(path: pathlib.Path) -> tuple[np.ndarray, list[dict]] | None:
+  """Reads a listing and maps its pixels; None where either is gone or cut."""
+  try:
+    entry = json.loads(path.read_text())
+    pixels = np.load(path.parent / entry['pixels'], mmap_mode='r')
+  except (FileNotFoundError, EOFError, ValueError):
+    return None
+  return pixels, entry['records']
 
 
 def _write_pixels(folder: pathlib.Path, source, config_data, settings):
@@ -97,13 +109,12 @@ def _write_pixels(folder: pathlib.Path, source, config_data, settings):
   return path, records
 
 
-def _mask_stamps(folder: str) -> list[str]:
+def mask_stamps(folder: str) -> list[str]:
   """Names, sizes and times of the masks in `folder`; [] without one."""
   if not folder:
     return []
   found = sorted(pathlib.Path(folder).expanduser().rglob('*.png'))
-  return [f'{path}|{path.stat().st_size}|{path.stat().st_mtime_ns}'
-          for path in found]
+  return [listing.stamp(path) for path in found]
 
 
 def _write_header(file, shape) -> None:
@@ -131,8 +142,10 @@ def folder_of(config_data) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     # A younger one may belong to a run that is still writing it.
     for left in folder.glob('*.tmp'):
-      if time.time() - left.stat().st_mtime > _DAY:
-        left.unlink()
+      # Another process may be done with its own at any moment.
+      with contextlib.suppress(FileNotFoundError):
+        if time.time() - left.stat().st_mtime > _DAY:
+          left.unlink()
     with _temporary(folder):
       pass
   except OSError as error:

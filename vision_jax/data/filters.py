@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vision_jax.data import errors
+from vision_jax.data import images
 
 Filter = Callable[[str, np.ndarray], np.ndarray]
 
@@ -27,11 +28,12 @@ def make(config_data) -> Filter:
   """Returns the filter (id, pixels uint8 [h, w, c]) -> pixels of that shape.
 
   Args:
-    config_data: Reads filter and masks.
+    config_data: Reads filter and, for masks, masks, resize and max_pixels.
 
   Raises:
     errors.DataError: There is no such filter, or it lacks what it needs. The
-      filter raises `errors.ImageError` for an image whose mask is missing.
+      filter raises `errors.ImageError` for an image whose mask is missing or
+      broken.
   """
   name, masks = config_data.filter, config_data.masks
   errors.check_choice('filter', name, allowed=tuple(_MAKERS))
@@ -39,12 +41,12 @@ def make(config_data) -> Filter:
     raise errors.DataError(
         f"config.data.masks has no effect with config.data.filter={name!r}; "
         "set the filter to 'masks'.")
-  return _MAKERS[name](masks)
+  return _MAKERS[name](config_data)
 
 
 def _plain(function: Callable[[np.ndarray], np.ndarray]):
   """Turns a function of pixels into the maker of a filter."""
-  return lambda masks: lambda name, pixels: function(pixels)
+  return lambda config_data: lambda name, pixels: function(pixels)
 
 
 def greyscale(pixels: np.ndarray) -> np.ndarray:
@@ -94,8 +96,12 @@ def peripheral_blur(pixels: np.ndarray) -> np.ndarray:
   return result
 
 
-def _masks(folder: str) -> Filter:
-  """Blackens what a user's mask does: <folder>/<id without suffix>.png."""
+def _masks(config_data) -> Filter:
+  """Blackens what a user's mask does: <folder>/<id without suffix>.png.
+
+  A mask is brought to size as its image was, so that the two still match.
+  """
+  folder = config_data.masks
   base = pathlib.Path(folder).expanduser()
   if not folder or not base.is_dir():
     raise errors.DataError(
@@ -104,17 +110,24 @@ def _masks(folder: str) -> Filter:
         f'is kept; there is no folder {folder!r}.')
   def apply(name, pixels):
     path = (base / name).with_suffix('.png')
-    if not path.is_file():
-      raise errors.ImageError(f'no mask {path}')
-    mask = Image.open(path).convert('L')
-    mask = mask.resize(pixels.shape[1::-1], Image.Resampling.BILINEAR)
-    return _keep(pixels, np.asarray(mask))
+    try:
+      mask = images.decode(
+          path.read_bytes(), size=pixels.shape[:2], channels=1,
+          resize=config_data.resize, max_pixels=config_data.max_pixels)
+    except FileNotFoundError:
+      raise errors.ImageError(f'no mask {path}') from None
+    except OSError as error:
+      raise errors.ImageError(
+          f'the mask {path} cannot be read ({error.strerror})') from error
+    except errors.ImageError as error:
+      raise errors.ImageError(f'the mask {path}: {error}') from error
+    return _keep(pixels, mask[..., 0])
   return apply
 
 
-def _rembg(masks: str) -> Filter:
+def _rembg(config_data) -> Filter:
   """Blackens what the package rembg takes for background."""
-  del masks
+  del config_data
   try:
     import rembg  # An extra: it brings a network of 170 MB.
   except ImportError as error:

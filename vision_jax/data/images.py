@@ -19,7 +19,7 @@ RESIZES = ('squash', 'crop')
 
 # What Pillow raises on broken content depends on the format and the breakage.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error,
-           zlib.error, Image.DecompressionBombError)
+           zlib.error)
 # Below this side a perceptual hash says nothing: all digits look alike.
 _SMALLEST_HASHED_SIDE = 16
 
@@ -84,6 +84,10 @@ def _read(content: bytes, *, size, max_pixels: int) -> Image.Image:
   if not content:
     raise errors.ImageError('empty file (0 bytes)')
   try:
+    # Pillow's own limit, which also holds for images inside of images, may be
+    # the lower one.
+    if (Image.MAX_IMAGE_PIXELS or max_pixels) < max_pixels:
+      Image.MAX_IMAGE_PIXELS = max_pixels
     image = Image.open(io.BytesIO(content))
     if image.width * image.height > max_pixels:
       raise errors.ImageError(
@@ -100,6 +104,9 @@ def _read(content: bytes, *, size, max_pixels: int) -> Image.Image:
     return image
   except Image.UnidentifiedImageError:
     raise errors.ImageError('not an image') from None
+  except Image.DecompressionBombError:  # Over twice its limit.
+    raise errors.ImageError(
+        f'more pixels than config.data.max_pixels = {max_pixels}') from None
   except _BROKEN as error:
     raise errors.ImageError(
         f'broken image ({type(error).__name__}: {error})') from error

@@ -42,13 +42,20 @@ def step_profile(classes: int, *, mu: float, rho: float) -> np.ndarray:
     rho: Size of a majority class over that of a minority class, at least 1.
 
   Raises:
-    errors.DataError: `mu` or `rho` is out of its range.
+    errors.DataError: `mu` or `rho` is out of its range, or `mu` leaves no
+      class on one of the two sides of a step.
   """
   if not 0 <= mu < 1 or rho < 1:
     raise errors.DataError(
         f'Step imbalance needs 0 <= mu < 1 and rho >= 1, not mu={mu} and '
         f'rho={rho} (minority_share and ratio of config.data.imbalance).')
   minority = int(np.floor(mu * classes + 0.5))
+  if rho > 1 and not 0 < minority < classes:
+    raise errors.DataError(
+        f'config.data.imbalance.minority_share={mu} puts {minority} of '
+        f'{classes} classes in the minority, so that no class is larger than '
+        f'another; choose a share near k/{classes} with k from 1 to '
+        f'{classes - 1}, or set config.data.imbalance.ratio to 1.')
   return np.r_[np.ones(classes - minority), np.full(minority, 1 / rho)]
 
 

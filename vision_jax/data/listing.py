@@ -5,7 +5,6 @@ any size is listed in a moment. Labels, splits and ids are taken as found;
 choosing among them is the business of `sources` and `splits`.
 """
 
-import csv
 import os
 import pathlib
 from typing import Callable, NamedTuple
@@ -14,6 +13,7 @@ import warnings
 import numpy as np
 
 from vision_jax.data import errors
+from vision_jax.data import tables
 from vision_jax.data import taxonomy
 
 IMAGE_SUFFIXES = frozenset(
@@ -21,6 +21,7 @@ IMAGE_SUFFIXES = frozenset(
 SPLIT_NAMES = {'train': 'train', 'training': 'train', 'test': 'test',
                'valid': 'validation', 'val': 'validation',
                'validation': 'validation'}
+MISSING = '|missing'  # How the stamp of a file that is not there ends.
 LAYOUT = ('{base}/<class>/<image>.jpg, or '
           '{base}/{{train,test,validation}}/<class>/<image>.jpg')
 
@@ -89,7 +90,7 @@ def list_folders(config_data) -> Listing:
     found = [(folder, '') for folder in tops]
   rows = []
   for folder, split in found:
-    for path in folder.iterdir():
+    for path in _entries(folder):
       name = path.relative_to(base).as_posix()
       if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != '.':
         rows.append((name, path, folder.name, split))
@@ -116,21 +117,19 @@ def list_csv(config_data) -> Listing:
     raise errors.DataError(
         f'config.data.csv_file: there is no table {table}. '
         + _help(config_data, base=str(base)))
-  with table.open(newline='', encoding='utf-8-sig') as file:
-    reader = csv.DictReader(file)
-    columns = reader.fieldnames or []
-    above = tuple(config_data.csv_parent_columns)
-    for field, column in (
-        ('csv_path_column', config_data.csv_path_column),
-        ('csv_label_column', config_data.csv_label_column),
-        *(('csv_parent_columns', column) for column in above)):
-      if column not in columns:
-        raise errors.DataError(
-            f'{table} has no column {column!r} (config.data.{field}); its '
-            f'columns are: {", ".join(columns)}.')
-    cells = [(row[config_data.csv_path_column],
-              row[config_data.csv_label_column],
-              tuple(row[column] or '' for column in above)) for row in reader]
+  columns, rows = tables.read(table)
+  above = tuple(config_data.csv_parent_columns)
+  for field, column in (
+      ('csv_path_column', config_data.csv_path_column),
+      ('csv_label_column', config_data.csv_label_column),
+      *(('csv_parent_columns', column) for column in above)):
+    if column not in columns:
+      raise errors.DataError(
+          f'{table} has no column {column!r} (config.data.{field}); its '
+          f'columns are: {", ".join(columns)}.')
+  cells = [(row[config_data.csv_path_column],
+            row[config_data.csv_label_column],
+            tuple(row[column] for column in above)) for row in rows]
   if not cells:
     raise errors.DataError(f'{table} has a header and no row.')
   labels = _unique(cells, table=table)
@@ -153,6 +152,10 @@ def _unique(cells, *, table: pathlib.Path) -> dict[str, str]:
       raise errors.DataError(
           f'{table}, data row {line - 1}: path {path!r} and label {label!r} '
           'must both be filled in; complete or delete the row.')
+    if '\0' in path:
+      raise errors.DataError(
+          f'{table}, data row {line - 1}: the path {path!r} holds a null '
+          'character, which no file name does; correct or delete the row.')
     if path in labels:
       if labels[path] != label:
         raise errors.DataError(
@@ -169,12 +172,22 @@ def _unique(cells, *, table: pathlib.Path) -> dict[str, str]:
 def _subfolders(folder: pathlib.Path, ignored: list[str]):
   """The visible folders below `folder`, sorted; notes what is none."""
   folders = []
-  for path in sorted(folder.iterdir()):
+  for path in _entries(folder):
     if path.is_dir() and path.name[0] != '.' and path.name != '__MACOSX':
       folders.append(path)
     else:
       ignored.append(path.name)
   return folders
+
+
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What lies in `folder`, sorted."""
+  try:
+    return sorted(folder.iterdir())
+  except OSError as error:
+    raise errors.DataError(
+        f'The folder {folder} cannot be listed ({error.strerror}); make it '
+        'readable, or move it elsewhere.') from error
 
 
 def _from_rows(rows, *, ignored) -> Listing:
@@ -187,17 +200,17 @@ def _from_rows(rows, *, ignored) -> Listing:
       ids=ids,
       labels=tuple(index[name] for name in names),
       splits=splits,
-      stamps=tuple(_stamp(path) for path in paths),
+      stamps=tuple(stamp(path) for path in paths),
       read=lambda i: paths[i].read_bytes(),
       ignored=tuple(ignored))
 
 
-def _stamp(path: pathlib.Path) -> str:
-  """The file's path, size and time of change."""
+def stamp(path: pathlib.Path) -> str:
+  """The file's path, size and time of change; of none, that it is missing."""
   try:
     stat = path.stat()
-  except FileNotFoundError:
-    return f'{path}|missing'
+  except OSError:  # Also a name that is too long, or a link to itself.
+    return f'{path}{MISSING}'
   return f'{path}|{stat.st_size}|{stat.st_mtime_ns}'
 
 

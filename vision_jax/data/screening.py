@@ -8,7 +8,6 @@ animal is the caller's business.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-import csv
 import pathlib
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vision_jax.data import errors
+from vision_jax.data import tables
 
 SCREENED = 'screened'
 _NEAR = 2  # Bits of 64 in which near duplicates may differ, as in `audit`.
@@ -118,23 +118,26 @@ def read(path: str | pathlib.Path) -> dict[str, str]:
   """Returns {id: the rules that drop it} of a table.
 
   Raises:
-    errors.DataError: There is no such table, or it has other columns.
+    errors.DataError: There is no such table, it has other columns, or a row is
+      not complete.
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise errors.DataError(
         f'config.data.screened: there is no table {path}; make one by '
         'python -m experiments.rare_species_screening.')
-  with path.open(newline='', encoding='utf-8-sig') as file:
-    reader = csv.DictReader(file)
-    if not {'id', 'rule'} <= set(reader.fieldnames or ()):
+  columns, rows = tables.read(path)
+  if not {'id', 'rule'} <= set(columns):
+    raise errors.DataError(
+        f'{path} needs the columns id and rule; it has {columns}.')
+  found: dict[str, str] = {}
+  for number, row in enumerate(rows, start=1):
+    name, rule = row['id'], row['rule']
+    if not name or not rule:
       raise errors.DataError(
-          f'{path} needs the columns id and rule; it has '
-          f'{reader.fieldnames}.')
-    found: dict[str, str] = {}
-    for row in reader:
-      before = f'{found[row["id"]]}, ' if row['id'] in found else ''
-      found[row['id']] = before + row['rule']
+          f'{path}, data row {number}: id {name!r} and rule {rule!r} must both '
+          'be filled in; complete or delete the row.')
+    found[name] = f'{found[name]}, {rule}' if name in found else rule
   return found
 
 

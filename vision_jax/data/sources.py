@@ -142,7 +142,12 @@ def _keep_classes(source: Source, names: tuple[str, ...]) -> Source:
 
 
 def _groups(source: Source, pattern: str) -> np.ndarray:
-  """Numbers the groups: split, class and what the pattern's group 1 found."""
+  """Numbers the groups: split, class and what the pattern captured.
+
+  Raises:
+    errors.DataError: The pattern is none, or what it captured once would be in
+      several groups.
+  """
   if not pattern:
     return np.arange(len(source.ids), dtype=np.int64)
   regex = _compile('group_pattern', pattern)
@@ -150,13 +155,46 @@ def _groups(source: Source, pattern: str) -> np.ndarray:
     raise errors.DataError(
         f'config.data.group_pattern {pattern!r} needs a group in parentheses '
         'that captures what the members of a group share.')
-  numbers, groups = {}, []
+  numbers, groups, homes = {}, [], {}
   for name, label, split in zip(source.ids, source.labels, source.splits):
-    match = regex.search(name)
+    shared = _shared(regex, name)
     # Without a match, the id, which no other example has.
-    key = (split, label, match.group(1)) if match else name
+    key = name if shared is None else (split, label, shared)
     groups.append(numbers.setdefault(key, len(numbers)))
+    if shared is not None:
+      homes.setdefault(shared, {}).setdefault((split, label), name)
+  _check_whole(homes, pattern)
   return np.asarray(groups, np.int64)
+
+
+def _check_whole(homes: dict[tuple, dict[tuple, str]], pattern: str) -> None:
+  """Raises where what a group shares is found in several classes or splits.
+
+  Args:
+    homes: {what is shared: {(split, class): one of the ids there}}.
+    pattern: For the message.
+  """
+  torn = [f'{"/".join(shared)}: {", ".join(list(names.values())[:3])}'
+          for shared, names in homes.items() if len(names) > 1]
+  if torn:
+    raise errors.DataError(
+        f'config.data.group_pattern {pattern!r} captures the same in several '
+        'classes, or in several of the splits that the source itself makes. If '
+        'these files are unrelated, capture the class or split as well: inside '
+        'the group or, where something lies between, in named groups, such as '
+        r"'^(?P<folder>.*)/copy-\d+-(?P<source>.*)'. If they are related, this "
+        'data cannot be split by group here; keep one class '
+        'of them by config.data.classes, or move them into one split:'
+        f'{errors.shortlist(torn)}')
+
+
+def _shared(regex: re.Pattern, name: str) -> tuple[str, ...] | None:
+  """What a name shares with its group: the named groups, else group 1."""
+  match = regex.search(name)
+  if not match:
+    return None
+  parts = tuple(match.groupdict().values()) or (match.group(1),)
+  return None if None in parts else parts
 
 
 def _compile(field: str, pattern: str) -> re.Pattern:

@@ -98,8 +98,10 @@ def make(source, config_data) -> dict[str, np.ndarray]:
     Sorted, disjoint int64 indices for each of `NAMES`, together all examples.
 
   Raises:
-    errors.DataError: A class has no example left to train on.
+    errors.DataError: A field is out of its range, or a class has no example
+      left to train on.
   """
+  _check_fields(config_data)
   if config_data.imbalance.kind != 'none':
     parts = imbalance.make(source, config_data)
     _check(source, parts)
@@ -147,7 +149,6 @@ def _hold_out(labels, groups, *, fraction: float) -> np.ndarray:
   Returns:
     bool [n].
   """
-  _check_validation_fraction(fraction)
   starts = np.flatnonzero(np.r_[True, groups[1:] != groups[:-1]][:len(groups)])
   seen, taken = {}, {}
   mask = np.zeros(len(labels), bool)
@@ -166,17 +167,25 @@ def _hold_out_total(labels, groups, *, fraction: float) -> np.ndarray:
   The examples come stratified, so each prefix is; the arguments and the result
   are those of `_hold_out`.
   """
-  _check_validation_fraction(fraction)
   count = math.ceil(fraction * len(labels) - _EPSILON)
   while 0 < count < len(groups) and groups[count] == groups[count - 1]:
     count += 1
   return np.arange(len(labels)) < count
 
 
-def _check_validation_fraction(fraction: float) -> None:
-  if not 0 <= fraction < 1:
+def _check_fields(config_data) -> None:
+  for field in ('test_fraction', 'label_fraction'):
+    if not 0 <= config_data[field] <= 1:
+      raise errors.DataError(
+          f'config.data.{field} must be in [0, 1], not {config_data[field]}.')
+  if not 0 <= config_data.validation_fraction < 1:
     raise errors.DataError(
-        f'config.data.validation_fraction must be in [0, 1), not {fraction}.')
+        'config.data.validation_fraction must be in [0, 1), not '
+        f'{config_data.validation_fraction}.')
+  if config_data.split_seed < 0:
+    raise errors.DataError(
+        'config.data.split_seed must not be negative, as '
+        f'{config_data.split_seed} is.')
 
 
 def _check(source, parts) -> None:
