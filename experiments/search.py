@@ -196,10 +196,12 @@ def train(config: ml_collections.ConfigDict, folder: pathlib.Path, *, report):
   """
   folder = folder.absolute()
   sign = 1.0 if config.callbacks.mode == 'min' else -1.0
+  asked = config.model.weights
   config = pretraining.resolve(
       config, loop.train, root=pathlib.Path('runs') / 'pretrained')
   writers.prepare(folder, config)
   run = runs.build(config)
+  pretraining.check(asked, config, run.dataset)
   inner = run.task.preview
   def preview(folder, state, epoch):
     if inner is not None:

@@ -1,6 +1,7 @@
 """Every source of features, and the experiment that compares them."""
 
 import csv
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from vision_jax import config as config_lib
 from vision_jax import encoders
 from vision_jax import runs
 from vision_jax import writers
+from vision_jax.data import pipeline
 from vision_jax.models import unet
 
 _DATA = dict(data__test_fraction=0.3, data__validation_fraction=0.2)
@@ -80,6 +82,39 @@ def test_an_autoencoder_gives_its_deepest_level(folders):
       found.features, wanted.reshape(60, -1), atol=1e-5)
 
 
+@pytest.mark.parametrize('fields', [
+    dict(task='semi_supervised', train__split='all_train',
+         train__sampler='mixed:1:3', data__label_fraction=0.5),
+    dict(task='reconstruction', train__split='unlabelled',
+         data__label_fraction=0.95),
+    dict(model__frozen='^encoder/', data__screened='table.csv'),
+], ids=['semi-supervised', 'unlabelled', 'screened'])
+def test_every_image_of_a_run_is_encoded(tmp_path, monkeypatch, fields):
+  monkeypatch.chdir(tmp_path)
+  run = runs.build(run_helpers.make_config(**_DATA))
+  dropped = run.dataset.ids[3]
+  pathlib.Path('table.csv').write_text(f'id,rule\n{dropped},dark\n')
+  config = run_helpers.make_config(
+      **{'data__cache_dir': str(tmp_path / 'cache')} | fields, **_DATA)
+  run = runs.build(config)
+  writers.prepare(tmp_path / 'run', config)
+  checkpoint.export(tmp_path / 'run', runs.init_state(run).variables())
+  found = encoders.encode(str(tmp_path / 'run'), config.data)
+  assert len(found.features) == len(found.labels) == 60
+  assert len(np.unique(found.features, axis=0)) > 50
+
+
+def test_a_run_is_not_tested_on_what_it_was_trained_on(tmp_path):
+  config = run_helpers.make_config(data__split_seed=1, **_DATA)
+  run = runs.build(config)
+  writers.prepare(tmp_path / 'run', config)
+  pipeline.write_manifest(run.dataset, tmp_path / 'run' / 'manifest.json')
+  checkpoint.export(tmp_path / 'run', runs.init_state(run).variables())
+  encoders.encode(str(tmp_path / 'run'), config.data)
+  with pytest.raises(config_lib.ConfigError, match='images that would be'):
+    encoders.encode(str(tmp_path / 'run'), _data())
+
+
 def test_a_source_that_is_nothing_is_refused():
   with pytest.raises(config_lib.ConfigError, match='no config file'):
     encoders.encode('no/such/run', _data())
@@ -111,6 +146,7 @@ def test_the_experiment_writes_one_table_for_all(tmp_path, capsys):
                'sweep.png', 'sweep.csv'):
     assert (tmp_path / name).stat().st_size > 100
   printed = capsys.readouterr().out
+  assert '| pixels | [species](pixels_tsne_species.png), [clusters]' in printed
   assert 'linear probe' in printed and f'n = {rows[0]["n"]} test' in printed
 
 

@@ -52,11 +52,12 @@ def encode(
 
   Args:
     source: As in this file's docstring.
-    data: The node `config.data`; a run or config keeps its own way of
-      decoding and takes the place and the split from here.
+    data: The node `config.data`; a config keeps its own way of bringing images
+      to a size, a run all but the place and the seed of the split.
 
   Raises:
-    ConfigError: If the source is neither, or has no encoder.
+    ConfigError: If the source is neither, has no encoder, or was trained on
+      what `data` has in its test split.
   """
   if source == PIXELS:
     data = config_lib.replace(data, label_fraction=1.0)
@@ -66,8 +67,14 @@ def encode(
   config, folder = _open(source, data)
   for field in ('root', 'cache_dir', 'split_seed'):
     config.data[field] = data[field]
+  # Every label is known here, and nothing is trained: whatever sampled or
+  # joined labelled and unlabelled examples has nothing to do.
   config.data.label_fraction = 1.0
+  config.train.update(split='train', sampler='shuffled')
+  if config.task == 'semi_supervised':
+    config.task = 'classification'
   run = runs.build(config)
+  pretraining.check_unseen(folder or config.model.weights, run.dataset)
   state = (runs.load_state(run.task, run.config, folder) if folder
            else runs.init_state(run))
   return _encoded(run.dataset, _features(run, runs.replicate(run, state)))
@@ -90,16 +97,17 @@ def _open(source: str, data):
 
 def _features(run: runs.Run, state) -> np.ndarray:
   """Runs the encoder over all images; float32 [n, d]."""
+  # Of all images, those in no split included.
+  rows = np.arange(len(run.dataset.labels))
+  whole = run._replace(dataset=run.dataset._replace(splits={'all': rows}))
   # A frozen encoder ran before, or runs once for all that come after.
-  store = features.make_evaluation_store(
-      run, state, (run.config.train.split, 'validation', 'test'))
+  store = features.make_evaluation_store(whole, state, ('all',))
   embed = (_head(run) if 'features' in store.arrays
            else run.task.embed or _encoder(run))
   @jax.jit
   def step(state, arrays, inputs):
     found = embed(state, store.gather(arrays, inputs))
     return found.reshape(len(found), -1).astype(np.float32)
-  rows = np.arange(len(run.dataset.labels))
   index = batches.eval_batches(rows, run.config.train.eval_batch_size)
   return np.concatenate([
       np.asarray(step(state, store.arrays, inputs))[:int(mask.sum())]
