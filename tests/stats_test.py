@@ -80,11 +80,27 @@ def test_bootstrap_agrees_with_the_normal_interval_of_a_mean():
   assert again == result
 
 
-def test_bootstrap_keeps_the_size_of_every_stratum():
-  labels = np.array([0] * 50 + [1])
+def test_bootstrap_draws_every_stratum_apart():
+  labels = np.array([0] * 51 + [1])
+  sizes = []
+  def share(y):
+    sizes.append(tuple(np.bincount(y)))
+    return np.mean(y == 1)
+  result = stats.bootstrap(share, (labels,), strata=labels, resamples=50)
+  assert set(sizes) == {(50, 1), (51, 1)}  # The last one is of the estimate.
+  assert result.low == pytest.approx(1 / 52) == result.high
+
+
+@pytest.mark.parametrize('size', [3, 10])
+def test_bootstrap_has_the_variance_of_a_mean_of_strata(size):
+  generator = np.random.default_rng(0)
+  values = generator.normal(size=(20, size))
   result = stats.bootstrap(
-      lambda y: np.mean(y == 1), (labels,), strata=labels, resamples=50)
-  assert result.low == result.high == 1 / 51
+      np.mean, (values.ravel(),), strata=np.repeat(np.arange(20), size),
+      resamples=4000)
+  error = np.sqrt(values.var(axis=1, ddof=1).mean() / values.size)
+  assert (result.high - result.low) / 2 == pytest.approx(
+      1.96 * error, rel=0.05)
 
 
 def test_bootstrap_interval_of_f1_contains_the_estimate():

@@ -1,9 +1,12 @@
 """95 % intervals of a classifier's numbers over its test examples.
 
-Wilson's for the accuracy, which is a rate; the percentile bootstrap's, drawn
-within each class, for the others. A resample only changes how often each
-example counts, and everything below is a ratio of sums over counts: all
-resamples go through a few matrix products, also for 200 classes.
+Wilson's for the accuracy, which is a rate; for the others the bootstrap's,
+drawn within each class and centred at the number itself, for a resample of few
+examples has a lower macro F1 than they have. A resample only changes how often
+each example counts, and everything below is a ratio of sums over counts: all
+resamples go through a few matrix products, also for 200 classes. In simulations
+with ten examples a class 95 % intervals cover .92 to .96, with three .87 to .91
+(tests/intervals_test.py).
 """
 
 import numpy as np
@@ -22,26 +25,43 @@ def classification(
   Args:
     labels: int [n].
     probabilities: float [n, classes].
-    resamples: Bootstrap samples, each with as many examples of every class.
+    resamples: Bootstrap samples, see `draw`.
     seed: The same seed gives the same intervals.
   """
   labels, p = scores.check_probabilities(labels, probabilities)
   correct = int((labels == p.argmax(-1)).sum())
+  estimates = statistics(labels, p, np.ones((1, len(labels))))
   values = statistics(labels, p, draw(labels, resamples, seed=seed))
   result = {'accuracy': list(stats.wilson(correct, len(labels)))}
   for name, each in values.items():
-    result[name] = np.quantile(each, [0.025, 0.975]).tolist()
+    ends = np.quantile(each, [0.025, 0.975]) + estimates[name] - each.mean()
+    # All but the loss are shares.
+    top = np.inf if name == 'log_loss' else 1.0
+    result[name] = np.clip(ends, 0.0, top).tolist()
   return result
 
 
 def draw(labels: np.ndarray, resamples: int, *, seed: int) -> np.ndarray:
-  """Returns counts float64 [resamples, n] of a stratified bootstrap."""
+  """Returns counts float64 [resamples, n] of a stratified bootstrap.
+
+  Of a class of m examples m - 1 are drawn, each counting m / (m - 1): with m
+  the variance would be too small by (m - 1) / m. Source: Rao and Wu, 1988,
+  "Resampling inference with complex survey data". A class of one example says
+  nothing about its spread; it counts once, and intervals are then too narrow.
+
+  Args:
+    labels: int [n].
+    resamples: Number of bootstrap samples.
+    seed: The same seed gives the same counts.
+  """
   generator = np.random.default_rng(seed)
-  counts = np.zeros((resamples, len(labels)))
+  counts = np.ones((resamples, len(labels)))
   for label in np.unique(labels):
     members = np.flatnonzero(labels == label)
-    counts[:, members] = generator.multinomial(
-        len(members), np.full(len(members), 1 / len(members)), resamples)
+    m = len(members)
+    if m > 1:
+      counts[:, members] = generator.multinomial(
+          m - 1, np.full(m, 1 / m), resamples) * m / (m - 1)
   return counts
 
 
