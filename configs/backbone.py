@@ -13,8 +13,8 @@ come with the extra `lite0` of this project; for the others the error says
 which file to put where.
 
 Expected on two CPU cores from a cold start, EfficientNet-Lite0 on the
-butterflies (n = 500): test accuracy .966 with all labels in 4 minutes, and
-.938 with 10 % in another 30 seconds, since no image goes through it twice.
+butterflies (n = 500): test accuracy .966 with all labels in 2 minutes, and
+.938 with 10 % in another 20 seconds, since no image goes through it twice.
 """
 
 from vision_jax import config as config_lib

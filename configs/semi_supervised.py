@@ -13,9 +13,9 @@ configs/contrastive.py, which is trained first. No ImageNet weights.
 
 Expected on two CPU cores: digits with 309 labels, test accuracy .96 in 60
 seconds. Butterflies with 230 labels (n = 500), 32 pixels: test accuracy .62 in
-10 minutes, supervised .58 in 2 minutes (experiments/semi_supervised.py). With
-the paper's threshold .95, the student's weights as teacher and a stronger
-policy the same 960 steps gave .59; the values below were chosen after that run.
+16 minutes, supervised .58 in 3 (experiments/semi_supervised.py). The values
+below were chosen after one run with the paper's threshold .95, the student's
+weights as teacher and a stronger policy had been tested.
 """
 
 from vision_jax import config as config_lib

@@ -109,6 +109,14 @@ def test_the_faster_peer_counts_and_the_report_says_so(monkeypatch, tmp_path):
   assert '| gan | 2 | 7 | 3/0/1 | 20 | 8 | 10 | 2 | 0.50 | 1.25 |' in text
   assert '| gan | 2 | 2 | 1 |' in text
   assert '| gan | 0.5 | 0.5 |' in text
+  assert 'were tried:\ngan 0, 2; the fastest counts.' in text
+
+
+def test_one_number_of_processes_is_no_choice():
+  assert benchmark_endtoend._tried({
+      'a': {'peer_seconds_by_workers': {'0': [1.0]}},
+      'b': {'peer_seconds_by_workers': {'2': [1.0]}}}) == (
+          'a 0; b 2; one a job, so that none was chosen.')
 
 
 def test_unequal_work_is_refused(monkeypatch, tmp_path):

@@ -14,6 +14,7 @@ from experiments import benchmark_scaling
 from experiments import benchmark_seeds
 from experiments import benchmark_steps
 from experiments import benchmark_workloads as workloads
+from vision_jax.analysis import figures
 
 
 def test_every_study_is_timed():
@@ -114,6 +115,7 @@ def test_report_from_fixed_results(tmp_path):
       tmp_path / 'table.md').read_text()
   assert json.loads((tmp_path / 'results.json').read_text()) == results
   assert (tmp_path / 'ratios.png').stat().st_size > 1000
+  assert '![ratios](ratios.png)' in text
 
 
 def test_results_beyond_tolerance_are_refused(monkeypatch):
@@ -263,8 +265,17 @@ def test_a_profile_accounts_for_the_step(tmp_path):
 
 
 def test_slope_is_the_exponent():
-  rows = [{'pixels': n, 'ms': 3.0 * n**2} for n in (8, 16, 64)]
-  assert benchmark_scaling.slope(rows, 'pixels', 'ms') == pytest.approx(2)
+  rows = [{'side': n, 'ms': 3.0 * n**2} for n in (8, 16, 64)]
+  assert benchmark_scaling.slope(rows, 'side', 'ms') == pytest.approx(2)
+
+
+def test_a_cell_that_was_timed_twice_says_what_times_are_worth():
+  row = {'side': 64, 'batch': 8, 'ms': 100.0}
+  text = benchmark_scaling._twice(
+      {'side': [row], 'batch': [row | {'ms': 80.0}, row | {'batch': 4}]})
+  assert '80 and 100 ms,\na factor of 1.25' in text
+  assert benchmark_scaling._twice(
+      {'side': [row], 'batch': [row | {'batch': 4}]}) == ''
 
 
 def test_data_that_is_streamed_is_on_disk(tmp_path):
@@ -290,10 +301,21 @@ def test_reports_of_input_and_scaling(tmp_path):
   assert '| gan | 2 | 100 | 100 | 200 | 1 | 2 |' in text
   assert '1.50 and 45 times as fast' in text
   assert '| 2728 | disk | 480 |' in text
-  rows = [{'pixels': n, 'batch': n, 'examples': n, 'ms': n**2, 'MB': n,
+  rows = [{'side': n, 'batch': n, 'examples': n, 'ms': n**2, 'MB': n,
            'first start, s': n} for n in (8, 16)]
   text = benchmark_scaling.report(about | {'rows': {
-      'pixels': rows, 'batch': rows, 'examples': rows}}, tmp_path)
-  assert 'Powers of pixels: ms 2.00, MB 1.00.' in text
+      'side': rows, 'batch': rows, 'examples': rows}}, tmp_path)
+  assert 'Powers of the side: ms 2.00, MB 1.00.' in text
   assert 'ms 2.00, MB 1.00, first start, s 1.00.' in text
-  assert (tmp_path / 'scaling.png').exists()
+  assert (tmp_path / 'scaling.png').exists() and '(scaling.png)' in text
+
+
+def test_ticks_of_ratios_are_plain_numbers_fine_on_a_short_axis():
+  for end, expected in (
+      (2.6, ['0.8', '1', '1.25', '1.5', '2', '2.5']),
+      (30, ['1', '2', '5', '10', '20'])):
+    _, (ax,) = figures.grid_figure(1, 1, size=(4, 4))
+    ax.set(xscale='log', xlim=(0.8, end))
+    benchmark_report._label_ratios(ax)
+    assert [label.get_text() for label in ax.get_xticklabels()] == expected
+    assert not len(ax.get_xticks(minor=True))

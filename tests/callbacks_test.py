@@ -108,6 +108,11 @@ def test_an_unknown_monitor_lists_what_there_is():
     callbacks.monitored({'train_loss': 1.0}, make_config())
 
 
+def test_a_wrong_mode_names_its_field():
+  with pytest.raises(config_lib.ConfigError, match="mean 'max'"):
+    callbacks.sign(make_config(mode='maximum'))
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize('seed', range(5))
 def test_keras_itself_agrees(seed):

@@ -63,6 +63,29 @@ def test_changes_lists_only_what_differs():
       'optimizer.learning_rate': (1e-3, 0.5)}
 
 
+@pytest.mark.parametrize('field, value, message', [
+    ('protocol', 'soud', "mean 'sound'"),
+    ('seed', -1, 'config.seed=-1'),
+    ('train__batch_size', 0, 'train.batch_size=0'),
+    ('train__eval_batch_size', -2, 'train.eval_batch_size=-2'),
+    ('model__dtype', 'float23', "mean 'float32'"),
+    ('model__frozen', '(', 'model.frozen=.* no regular expression')])
+def test_a_wrong_value_that_no_task_would_name_is_refused(
+    field, value, message):
+  config_lib.check(config_lib.base())
+  with pytest.raises(config_lib.ConfigError, match=message):
+    config_lib.check(config_lib.replace(config_lib.base(), **{field: value}))
+
+
+def test_only_changed_fields_are_refused_as_ignored():
+  config = config_lib.replace(
+      config_lib.base(), train__epochs=3, loss__l2=0.1)
+  config_lib.refuse_ignored(config, ('loss.name', 'taxonomy.'), 'x')
+  with pytest.raises(
+      config_lib.ConfigError, match="config.loss.l2=0.1.*'x'.*at 0.0"):
+    config_lib.refuse_ignored(config, ('loss.',), 'x')
+
+
 def test_a_replacement_of_no_field_is_an_error():
   with pytest.raises((KeyError, AttributeError)):
     config_lib.replace(config_lib.base(), data__rot='x')

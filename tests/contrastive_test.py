@@ -10,6 +10,7 @@ from vision_jax import config as config_lib
 from vision_jax import loop
 from vision_jax import runs
 from vision_jax import task as task_lib
+from vision_jax.data import errors
 from vision_jax.tasks import contrastive
 
 
@@ -64,3 +65,29 @@ def test_an_augmentation_before_the_views_is_refused():
   with pytest.raises(config_lib.ConfigError, match='contrastive.views'):
     runs.make_task(make_config(augment__cutout=0.5),
                    task_lib.Info(('a',), (8, 8, 3), 4))
+
+
+@pytest.mark.parametrize('name', ['views', 'mixup_alpha', 'cutmix_alpha'])
+def test_a_view_of_more_than_one_image_is_refused(name):
+  with pytest.raises(
+      config_lib.ConfigError, match=f'contrastive.views.{name}'):
+    runs.make_task(make_config(**{f'contrastive__views__{name}': 2}),
+                   task_lib.Info(('a',), (8, 8, 3), 4))
+
+
+def test_wrong_fields_are_refused():
+  info = task_lib.Info(('a',), (8, 8, 1), 4)
+  with pytest.raises(config_lib.ConfigError, match="mean 'eval'"):
+    runs.make_task(make_config(model__frozen_mode='evall'), info)
+  with pytest.raises(errors.DataError, match='contrastive.views.hue'):
+    runs.make_task(make_config(contrastive__views__hue=0.1), info)
+
+
+def test_images_of_no_split_are_evaluated_by_their_place():
+  task = runs.make_task(make_config(), task_lib.Info(('a',), (8, 8, 3), 4))
+  state = task.init(jax.random.key(0))
+  images = np.random.default_rng(0).uniform(size=(3, 8, 8, 3)).astype('f4')
+  found = task.eval_step(state, {'image': images, 'label': np.zeros(3, int)})
+  same = task.eval_step(state, {'image': images, 'id': np.arange(3)})
+  jax.tree.map(np.testing.assert_array_equal, found, same)
+  assert len(task.table(jax.device_get(found))['found']) == 3

@@ -122,3 +122,11 @@ def test_a_missing_class_is_named():
   with pytest.raises(ValueError, match=r'\[1\]'):
     decoupled.retrain(
         features[labels != 1], labels[labels != 1], classes=3, balanced=True)
+
+
+def test_a_label_that_is_no_class_is_named():
+  features, labels = _blobs((20, 20, 20))
+  with pytest.raises(ValueError, match=r'labels \[-1\] are no classes'):
+    decoupled.retrain(
+        features, np.where(np.arange(60) % 7, labels, -1), classes=3,
+        balanced=True)

@@ -39,6 +39,16 @@ def test_the_median_filter_stays_within_an_image():
           noisy[..., channel], size=3))
 
 
+def test_losers_are_told_apart_by_measure():
+  row = lambda method, ssim, high: {
+      'noise': 'masking', 'images': '8 px', 'method': method, 'ssim': ssim,
+      'high': high}
+  assert denoising.losers([
+      row('noisy input', 0.1, -9.0), row('median filter', 0.6, None),
+      row('dense', 0.3, 1.0), row('vae', 0.2, -0.1), row('conv', 0.7, -0.2),
+  ]) == ('vae (masking), conv (masking)', 'dense (masking), vae (masking)')
+
+
 def test_a_method_is_measured_against_the_median_filter():
   median = {'mse': np.array([0.1, 0.01]), 'ssim': np.array([0.5, 0.7])}
   ours = {'mse': np.array([0.01, 0.001]), 'ssim': np.array([0.6, 0.8])}

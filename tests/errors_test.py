@@ -65,6 +65,12 @@ def test_rates_by_phylum_size_and_confidence():
   np.testing.assert_allclose(rows[0]['confidence'], 0.45)
 
 
+def test_fewer_classes_than_bins_have_a_row_each():
+  rows = errors.by_class_size(make_predictions(), np.array([10, 5, 7, 1]), 9)
+  assert [(row['training images'], row['classes']) for row in rows] == [
+      ('1 to 1', 1), ('5 to 5', 1), ('7 to 7', 1), ('10 to 10', 1)]
+
+
 def test_the_largest_classes_keep_the_whole_matrix():
   found = make_predictions()
   matrix, names = errors.largest(found, np.array([10, 5, 7, 1]), count=2)

@@ -67,6 +67,12 @@ def test_confusion_matrix_shows_counts_with_truth_in_rows(tmp_path, drawn):
   assert ax.get_ylabel() == 'true class' and '5 of 6' in ax.get_title()
 
 
+def test_a_confusion_matrix_takes_a_title(tmp_path, drawn):
+  figures.confusion_matrix(
+      np.eye(2, dtype=int), ['a', 'b'], tmp_path / 'x.png', title='joined')
+  assert drawn[0].axes[0].get_title() == 'joined'
+
+
 def test_learning_curves_come_from_named_columns(tmp_path, drawn):
   rows = [
       {'epoch': 1, 'train_loss': 2.0, 'validation_loss': 1.0, 'seconds': 3.0},

@@ -186,9 +186,63 @@ def test_padding_changes_no_loss():
     np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize('real', [1, 3, 4])
+def test_the_sums_hold_every_real_row_of_all_updates(real, monkeypatch):
+  """Two updates see rows 0 and 1, then 2 and 3; a last batch may lack some."""
+  config = small_config(
+      gan__discriminator_steps=2, gan__norm='none', model__dropout=0.0)
+  batch = make_batch(4) | {'mask': (jnp.arange(4) < real).astype(float)}
+  # The players stay as they are, so that every logit is known beforehand.
+  make = players.make
+  monkeypatch.setattr(players, 'make', lambda *args: make(*args)._replace(
+      move=lambda state, *_: state))
+  task, state, _, metrics = one_step(config, batch)
+  logits = task.eval_step(state, batch)['real_logit']
+  assert all(np.isfinite(value) for value in metrics.values())
+  np.testing.assert_allclose(
+      metrics['real_logit'], logits[:real].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize('real', [2, 4])
+def test_a_part_that_is_all_padding_moves_no_discriminator(real):
+  """Two updates, the second of which has nothing to see where real is 2."""
+  config = small_config(
+      gan__discriminator_steps=2, gan__norm='none', gan__lecam=0.1,
+      gan__ada_augment=('color',), model__dropout=0.0)
+  batch = make_batch(4) | {'mask': (jnp.arange(4) < real).astype(float)}
+  task = runs.make_task(config, INFO)
+  state = task.init(jax.random.key(1))
+  # Momentum would move the weights without a gradient.
+  state = jax.jit(task.train_step)(
+      state, make_batch(4), jax.random.key(0))[0]
+  after, _ = jax.jit(task.train_step)(state, batch, jax.random.key(2))
+  single = runs.make_task(config_lib.replace(
+      config, gan__discriminator_steps=1, train__batch_size=2), INFO)
+  alone, _ = jax.jit(single.train_step)(
+      state, {name: rows[:2] for name, rows in batch.items()},
+      jax.random.key(2))
+  gaps = jax.tree.leaves(jax.tree.map(
+      lambda a, b: float(jnp.abs(a - b).max()),
+      *((s.params['discriminator'], s.opt_state['discriminator'],
+         s.batch_stats['lecam'], s.batch_stats['ada'])
+        for s in (after, alone))))
+  assert (max(gaps) < 1e-6) == (real == 2)
+
+
+@pytest.mark.parametrize('name', ['r1', 'gradient_penalty'])
+def test_a_gradient_penalty_on_batch_norm_is_refused_unless_that_rests(name):
+  fields = {f'gan__{name}': 1.0}
+  with pytest.raises(config_lib.ConfigError, match=f'gan.{name}=1.0.*norm'):
+    runs.make_task(small_config(**fields), INFO)
+  runs.make_task(small_config(
+      **fields, published__switches=('inference_mode',)), INFO)
+  runs.make_task(small_config(
+      **fields, model__name='point_gan'), INFO)
+
+
 @pytest.mark.parametrize('fields', [
     dict(gan__loss='wasserstein', gan__gradient_penalty=10.0,
-         gan__discriminator_steps=2),
+         gan__discriminator_steps=2, gan__norm='none'),
     dict(gan__norm='spectral', gan__conditional=True, gan__r1=1.0,
          gan__r1_every=2, gan__loss='hinge', optimizer__ema_decay=0.9,
          gan__diff_augment=('color', 'translation', 'cutout')),

@@ -1,10 +1,14 @@
 """The guards of training: finite numbers, frozen weights."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from vision_jax import config as config_lib
 from vision_jax import guard
+from vision_jax import optim
 
 PARAMS = {'encoder': {'w': jnp.ones(3)}, 'head': {'w': jnp.ones(2)}}
 
@@ -44,6 +48,27 @@ def test_a_frozen_leaf_that_moves_is_an_error():
   mask = {'encoder': {'w': False}, 'head': {'w': False}}
   with pytest.raises(RuntimeError, match='encoder/w'):
     guard.check_moved(PARAMS, after, mask)
+
+
+def test_stages_that_rest_by_design_are_no_warning_but_a_stuck_head_is():
+  params = {'encoder': {'w': jnp.ones(3)}, 'head': {'w': jnp.ones(2)}}
+  config = config_lib.base().optimizer
+  config.unfreeze_epochs = 1.0
+  mask = jax.tree.map(lambda _: True, params)
+  optimizer = optim.make_optimizer(
+      config, trainable=mask, steps_per_epoch=10, epochs=5,
+      stages=('^encoder/',))
+  updates, _ = optimizer.update(params, optimizer.init(params), params)
+  after = jax.tree.map(jnp.add, params, updates)
+  with warnings.catch_warnings():
+    warnings.simplefilter('error')
+    guard.check_moved(params, after, mask, resting='^encoder/')
+  with pytest.warns(UserWarning, match='update: head/w.$'):
+    guard.check_moved(params, params, mask, resting='^encoder/')
+  frozen = {'encoder': {'w': False}, 'head': {'w': True}}
+  strayed = {**after, 'encoder': {'w': jnp.zeros(3)}}
+  with pytest.raises(RuntimeError, match='encoder/w'):
+    guard.check_moved(params, strayed, frozen, resting='^encoder/')
 
 
 def test_a_trainable_leaf_that_rests_is_a_warning():

@@ -45,6 +45,20 @@ def test_geometric_mean_is_imbalanced_learns():
       np.array([0, 1]), np.array([0, 0])) == 0
 
 
+def test_the_geometric_mean_of_many_small_recalls_is_not_zero():
+  imblearn = pytest.importorskip('imblearn.metrics')
+  labels = np.repeat(np.arange(250), 50)
+  predicted = (labels + 1) % 250
+  predicted[::50] = labels[::50]  # One of fifty is right in every class.
+  found = imbalance_metrics.geometric_mean(labels, predicted)
+  assert found == pytest.approx(0.02)
+  assert found == pytest.approx(
+      imblearn.geometric_mean_score(labels, predicted))
+  assert imbalance_metrics.from_true_positives(
+      [1] * 250, [50] * 250, minority=[0])['geometric_mean'] == (
+          pytest.approx(0.02))
+
+
 def test_groups_and_their_rates():
   members = imbalance_metrics.groups(np.array([42, 3, 42]))
   assert members['majority'].tolist() == [0, 2]
@@ -81,6 +95,9 @@ def test_turning_epoch():
   assert turn([2.0, 1.0, 0.5]) is None
   assert turn([2.0, 0.5, 0.502]) is None
   assert turn([0.5, 0.6]) == 1
+  # An error that rose and fell again shows no overfitting.
+  assert turn([1.0, 2.0, 1.005]) is None
+  assert turn([0.5, 5.0, 0.6]) == 1
   with pytest.raises(ValueError, match='no epochs'):
     turn([])
 

@@ -11,6 +11,7 @@ from sklearn import metrics as sk_metrics
 from experiments import imbalance
 from experiments import imbalance_cells
 from experiments import imbalance_report
+from vision_jax import stats
 
 _LARGE = 10
 
@@ -89,14 +90,24 @@ def test_balanced_accuracy_is_scikit_learns():
       each[1])
 
 
-def test_a_difference_holds_only_outside_both_intervals(tmp_path):
+def test_a_setting_is_better_only_above_both_intervals(tmp_path):
   plain = _cell(tmp_path / 'p', 15, 'plain', 'none', 2)
   better = _cell(tmp_path / 'b', 15, 'plain', 'over', 5)
-  assert imbalance_cells.compare(better, plain)['holds'] == 'yes'
-  assert imbalance_cells.compare(plain, better)['holds'] == 'no'
-  assert imbalance_cells.compare(plain, plain)['holds'] == 'no'
+  assert imbalance_cells.compare(better, plain)['better'] == 'yes'
+  assert imbalance_cells.compare(plain, better)['better'] == 'no'
+  assert imbalance_cells.compare(plain, plain)['better'] == 'no'
   assert imbalance_cells.compare(better, plain)['difference'] == (
       pytest.approx(0.15))
+
+
+@pytest.mark.parametrize('images,seeds,words', [
+    ((.10, .22), (.14, .18), 'ten points or more'),
+    ((.10, .20), (.07, .23), 'ten points within its intervals'),
+    ((.03, .12), (.02, .09), 'ten points within its intervals'),
+    ((.03, .08), (.02, .09), 'less than ten points')])
+def test_ten_points_are_said_as_the_intervals_say_them(images, seeds, words):
+  intervals = [stats.Interval(np.mean(ends), *ends) for ends in (images, seeds)]
+  assert imbalance_report._ten_points(intervals) == words
 
 
 def test_settings_cover_the_grid_once():

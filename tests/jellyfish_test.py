@@ -56,6 +56,13 @@ def test_the_report_judges_the_end_and_the_best_checkpoint():
   assert '`modern` has a lower' in at_best and '| 10 | 0.21 |' in at_best
 
 
+def test_runs_measured_once_are_named_as_no_choice():
+  curves = [make_row('sound', 0.3, step=10), make_row('sound', 0.2, step=20),
+            make_row('modern', 0.1, seed=9)]
+  assert 'of `modern-9` one point' in jellyfish_report._unchosen(curves)
+  assert jellyfish_report._unchosen(curves[:2]) == ''
+
+
 @pytest.mark.parametrize('size,features', [(64, 4), (32, 3)])
 def test_protocols_share_networks_and_budget(monkeypatch, size, features):
   monkeypatch.setattr(

@@ -186,5 +186,16 @@ def test_the_number_stands_in_the_larger_island(tmp_path, monkeypatch):
   monkeypatch.setattr(figures, 'save', lambda fig, path: drawn.append(fig))
   latent_figures.scatter(
       plane, np.zeros(50, int), ['one'], tmp_path / 'x.png', title='')
-  place = drawn[0].axes[0].texts[0].get_position()
+  place = drawn[0].axes[0].texts[0].xy
   assert min(np.linalg.norm(np.subtract(place, c)) for c in (0, 100)) < 3
+
+
+def test_numbers_stand_beside_the_points_and_each_other():
+  points = np.random.default_rng(0).normal(size=(200, 2))
+  numbers = np.zeros((0, 2))
+  for place in points[:3]:
+    found = latent_figures._free(place, points, numbers)
+    taken = np.concatenate([points, numbers])
+    gaps = np.linalg.norm((found - taken) / np.ptp(points, axis=0), axis=1)
+    assert gaps.min() > 0.02
+    numbers = np.concatenate([numbers, found[None]])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -171,6 +172,21 @@ def test_the_best_weights_are_tested_also_at_the_last_epoch(tmp_path):
   np.testing.assert_allclose(found['loss'], min(losses), rtol=1e-5)
 
 
+def test_gradual_unfreezing_warns_of_nothing(tmp_path):
+  config = run_helpers.make_config(
+      optimizer__unfreeze_epochs=1.0, train__max_steps=1)
+  with warnings.catch_warnings():
+    warnings.filterwarnings('error', message='Trainable weights')
+    loop.train(config, tmp_path / 'run')
+
+
+def test_a_wrong_mode_is_found_before_training(tmp_path):
+  config = run_helpers.make_config(callbacks__mode='maximum')
+  with pytest.raises(config_lib.ConfigError, match="callbacks.mode='maximum'"):
+    loop.train(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def test_early_stopping_ends_the_run(tmp_path):
   config = run_helpers.make_config(
       optimizer__learning_rate=1e-12, callbacks__patience=2,
@@ -198,3 +214,47 @@ def test_an_infinite_loss_stops_with_its_step_and_keeps_a_good_checkpoint(
 def test_a_streamed_run_equals_a_resident_one(tmp_path, straight):
   loop.train(make_config(data__resident_megabytes=0), tmp_path / 'run')
   assert_same_run(straight, tmp_path / 'run')
+
+
+@pytest.mark.parametrize('fields,reason', [
+    (dict(train__refine='crtt'), 'train.refine'),
+    (dict(train__refine='crt', task='reconstruction'), 'needs a classifier'),
+    (dict(train__refine='thresholds', data__validation_fraction=0.0,
+          callbacks__monitor='train_loss'), 'validation examples'),
+    (dict(data__validation_fraction=0.0), 'no validation'),
+    (dict(data__test_fraction=0.0), 'nothing to test'),
+], ids=str)
+def test_what_could_not_end_is_not_begun(tmp_path, fields, reason):
+  with pytest.raises((config_lib.ConfigError, errors.DataError), match=reason):
+    loop.train(run_helpers.make_config(**fields), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('fields', [
+    dict(checkpoint__every_epochs=0),
+    dict(checkpoint__every_epochs=0, checkpoint__every_steps=3),
+    dict(checkpoint__every_epochs=10, callbacks__patience=1,
+         optimizer__learning_rate=0.0),
+], ids=str)
+def test_the_last_step_of_a_run_is_saved(tmp_path, fields):
+  result = loop.train(run_helpers.make_config(**fields), tmp_path)
+  saved = [int(path.name) for path in (tmp_path / 'checkpoints').iterdir()
+           if path.name.isdigit()]
+  assert max(saved) == result['steps']
+
+
+def test_max_steps_shortens_a_run_and_never_lengthens_it(tmp_path):
+  long = loop.train(run_helpers.make_config(train__epochs=2), tmp_path / 'a')
+  for limit, wanted in ((3, 3), (1000, long['steps'])):
+    result = loop.train(run_helpers.make_config(
+        train__epochs=2, train__max_steps=limit), tmp_path / str(limit))
+    assert result['steps'] == wanted
+
+
+def test_raw_weights_stay_beside_the_best_average(tmp_path):
+  loop.train(run_helpers.make_config(
+      optimizer__ema_decay=0.9, callbacks__restore_best=True), tmp_path)
+  weights = checkpoint.load_weights(tmp_path)
+  average, raw = (jax.tree.leaves(weights[name]) for name in ('params', 'raw'))
+  assert len(average) == len(raw)
+  assert any(np.any(a != b) for a, b in zip(average, raw))

@@ -60,6 +60,17 @@ def test_masked_mean_ignores_padding():
   np.testing.assert_allclose(losses.masked_mean(values, jnp.zeros(3)), 0.0)
 
 
+def test_l2_is_of_kernels_and_not_of_embeddings():
+  params = {'dense': {'kernel': jnp.full((2, 1), 3.0), 'bias': jnp.ones(1)},
+            'embed': {'embedding': jnp.ones((4, 5))},
+            'cls_token': jnp.ones((1, 1, 4))}
+  moves = {'dense': {'kernel': True, 'bias': True},
+           'embed': {'embedding': True}, 'cls_token': True}
+  assert losses.kernel_squares(params, moves) == 18.0
+  moves['dense']['kernel'] = False
+  assert losses.kernel_squares(params, moves) == 0.0
+
+
 @pytest.mark.parametrize('call', [
     lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.zeros((4, 1))),
     lambda: losses.cross_entropy(jnp.zeros((4, 3)), jnp.zeros(3, int)),

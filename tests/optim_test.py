@@ -96,6 +96,40 @@ def test_accumulation_equals_the_mean_gradient():
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), two, one)
 
 
+def rates_of(steps_per_epoch, epochs, **fields):
+  """The rate of each real update of plain SGD, as MultiSteps makes them."""
+  optimizer = optim.make_optimizer(
+      make_config(name='sgd', b1=0.0, learning_rate=1.0, **fields),
+      trainable=True, steps_per_epoch=steps_per_epoch, epochs=epochs)
+  params = {'kernel': jnp.ones((1, 1))}
+  state, update, rates = optimizer.init(params), jax.jit(optimizer.update), []
+  for batch in range(1, steps_per_epoch * epochs + 1):
+    updates, state = update(params, state, params)
+    if batch % fields['accumulate'] == 0:
+      rates.append(-float(updates['kernel'][0, 0]))
+  return np.array(rates)
+
+
+@pytest.mark.parametrize('steps_per_epoch, accumulate, updates', [
+    (5, 2, 25), (5, 8, 6), (3, 3, 10)])
+def test_cosine_lasts_as_long_as_the_updates_that_accumulation_leaves(
+    steps_per_epoch, accumulate, updates):
+  rates = rates_of(steps_per_epoch, 10, schedule='cosine',
+                   accumulate=accumulate)
+  np.testing.assert_allclose(
+      rates, 0.5 + 0.5 * np.cos(np.pi * np.arange(updates) / updates),
+      atol=1e-6)
+
+
+def test_warm_up_and_steps_count_epochs_whatever_accumulates():
+  rates = rates_of(5, 12, schedule='cosine', warmup_epochs=4.0, accumulate=2)
+  assert len(rates) == 30 and rates.argmax() == 10  # 4 epochs of 2.5 updates.
+  # 50 epochs of 5 batches; update i begins with batch 8 i.
+  rates = rates_of(5, 50, schedule='step', step_epochs=10, accumulate=8)
+  np.testing.assert_allclose(
+      rates, 0.1 ** (np.arange(31) * 8 // 50), rtol=1e-5)
+
+
 def test_clipping_limits_the_global_norm():
   grads = jax.tree.map(lambda p: 100 * jnp.ones_like(p), PARAMS)
   config = make_config(name='sgd', b1=0.0, learning_rate=1.0, clip_norm=0.5)
@@ -128,6 +162,38 @@ def test_deeper_stages_move_less_and_later():
     updates, state = scale.update(jax.tree.map(jnp.ones_like, params), state)
     seen.append([float(updates[name]['w'][0]) for name in ('a', 'b', 'head')])
   assert seen == [[0, 0, 1], [0, 0, 1], [0, .5, 1], [0, .5, 1], [.25, .5, 1]]
+
+
+def test_stages_rest_for_whole_epochs_whatever_accumulates():
+  params = {'a': {'w': jnp.zeros(1)}, 'head': {'w': jnp.zeros(1)}}
+  optimizer = optim.make_optimizer(
+      make_config(name='sgd', b1=0.0, unfreeze_epochs=4.0, accumulate=2),
+      trainable=jax.tree.map(lambda _: True, params), steps_per_epoch=5,
+      epochs=8, stages=('^a/',))
+  state, moves = optimizer.init(params), []
+  for _ in range(40):
+    updates, state = optimizer.update(
+        jax.tree.map(jnp.ones_like, params), state, params)
+    moves.append(bool(updates['a']['w'][0]))
+  # Four epochs are batches 1 to 20, the first ten updates.
+  assert moves.index(True) + 1 == 22
+
+
+@pytest.mark.parametrize('name', ['adamw', 'sgd'])
+def test_only_kernels_decay(name):
+  """A transformer's token and positions, a class's scales do not."""
+  leaf = lambda *shape: jnp.ones(shape)
+  params = {'cls_token': leaf(1, 1, 4), 'pos_embed': leaf(1, 5, 4),
+            'norm': {'scale': {'embedding': leaf(3, 4)}, 'bias': leaf(4)},
+            'dense': {'kernel': leaf(4, 2)}, 'odd': {'kernel': leaf(4)}}
+  optimizer = optim.make_optimizer(
+      make_config(name=name, weight_decay=0.1, learning_rate=1.0),
+      trainable=jax.tree.map(lambda _: True, params), steps_per_epoch=1,
+      epochs=1)
+  after = run(optimizer, [jax.tree.map(jnp.zeros_like, params)], params)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), params, after)
+  np.testing.assert_allclose(after['dense']['kernel'], 0.9, rtol=1e-6)
+  assert sum(jax.tree.leaves(moved)) == 1
 
 
 def test_layer_decay_without_stages_is_an_error():
@@ -178,8 +244,8 @@ def test_torch_agrees(name, torch_name, options):
   for grad in grads:
     weight.grad = torch.tensor(grad)
     peer.step()
-  params = {'w': jnp.asarray(start)}
+  params = {'kernel': jnp.asarray(start)}
   optimizer = make(
-      make_config(name=name, learning_rate=0.01, **options), {'w': True})
-  ours = run(optimizer, [{'w': jnp.asarray(g)} for g in grads], params)
-  np.testing.assert_allclose(ours['w'], weight.detach(), atol=2e-6)
+      make_config(name=name, learning_rate=0.01, **options), {'kernel': True})
+  ours = run(optimizer, [{'kernel': jnp.asarray(g)} for g in grads], params)
+  np.testing.assert_allclose(ours['kernel'], weight.detach(), atol=2e-6)

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from experiments import butterflies_report
+from experiments import tables
 import run_helpers
 from vision_jax import config as config_lib
 from vision_jax import loop
@@ -12,6 +14,7 @@ from vision_jax import metrics
 from vision_jax import published
 from vision_jax import results
 from vision_jax import runs
+from vision_jax import stats
 from vision_jax import task as task_lib
 from vision_jax import writers
 
@@ -64,6 +67,55 @@ def test_batch_metrics_depend_on_the_batch_size(tmp_path):
         'label': labels, 'probabilities': probabilities,
         'loss': np.ones(24)})['macro_f1'])
   assert f1[0] != f1[1]
+
+
+def result_of(tmp_path, **fields):
+  """What a run reports of a test set of 990, as result.json holds it."""
+  task = runs.make_task(run_helpers.make_config(**fields), INFO)
+  outcome = make_outcome(tmp_path)
+  test = task.summarize(outcome.outputs['test'])
+  return {'test': test, **task.report(outcome)}
+
+
+def test_a_mean_over_batches_has_no_interval(tmp_path):
+  sound = result_of(tmp_path)['intervals']
+  batched = result_of(
+      tmp_path, published__switches=('batch_metrics',))['intervals']
+  assert set(sound) - set(batched) == {'macro_f1'}
+  assert all(sound[name] == ends for name, ends in batched.items())
+
+
+def test_tables_leave_an_interval_out_that_a_run_does_not_report(tmp_path):
+  config = run_helpers.make_config(
+      published__switches=('batch_metrics',), train__max_steps=1)
+  loop.train(config, tmp_path / 'run')
+  row = tables.result_row(tmp_path / 'run')
+  assert row['macro_f1'] > 0 and row['accuracy_low'] < row['accuracy_high']
+  assert row['macro_f1_low'] is row['macro_f1_high'] is None
+  line, = butterflies_report.summarize([row | {
+      'model': 'b1', 'fraction': 0.1, 'cut': '', 'run': 'run',
+      'published_accuracy': None, 'pretraining_epochs': None}])
+  assert line['macro_f1 95 %'] == '' and line['accuracy 95 %'][0] == '['
+
+
+@pytest.mark.parametrize('switches, n', [
+    (('truncated_steps',), 500),
+    (('truncated_steps', 'batch_metrics'), 500),
+    # The study predicted the whole test set, in whatever order it is named.
+    (('misaligned_predictions', 'truncated_steps'), 990),
+    (('truncated_steps', 'misaligned_predictions'), 990)])
+def test_numbers_and_intervals_are_of_the_same_examples(
+    tmp_path, switches, n):
+  result = result_of(tmp_path, published__switches=switches,
+                     train__batch_size=20, report__guard=False)
+  assert result['test']['n'] == n
+  hits = round(result['test']['accuracy'] * n)
+  np.testing.assert_allclose(
+      result['intervals']['accuracy'], stats.wilson(hits, n))
+  for name, (low, high) in result['intervals'].items():
+    assert low <= result['test'][name] <= high, name
+  rows = (tmp_path / 'predictions.csv').read_text().splitlines()
+  assert len(rows) == 1 + n
 
 
 def test_shared_callbacks_stop_the_next_fit_at_once(tmp_path):
@@ -165,3 +217,66 @@ def test_truncated_steps_see_a_part(tmp_path):
   task = runs.make_task(run_helpers.make_config(
       published__switches=('truncated_steps',), train__batch_size=20), INFO)
   assert task.summarize(make_outcome(tmp_path).outputs['test'])['n'] == 500
+
+
+@pytest.mark.parametrize('switches, fields', [
+    (('last_batch_monitor', 'unchecked_range'),
+     dict(task='reconstruction', model__target='signed')),
+    (('last_batch_monitor', 'clean_evaluation', 'overlapping_noise'),
+     dict(task='reconstruction', noise__kind='salt_pepper')),
+    (('misaligned_predictions', 'foreign_preprocessing'), {})],
+    ids=['range', 'noise', 'preprocessing'])
+def test_mistakes_go_together_in_any_order(switches, fields):
+  for order in (switches, switches[::-1]):
+    runs.make_task(run_helpers.make_config(
+        published__switches=order, **fields), INFO)
+
+
+@pytest.mark.parametrize('task, name', [
+    ('classification', 'unchecked_range'),
+    ('classification', 'overlapping_noise'),
+    ('reconstruction', 'inference_mode'),
+    ('reconstruction', 'labels_above_one'),
+    ('reconstruction', 'batch_metrics'),
+    ('contrastive', 'foreign_preprocessing')])
+def test_a_mistake_that_a_task_cannot_make_is_refused(task, name):
+  config = run_helpers.make_config(task=task, published__switches=(name,))
+  with pytest.raises(
+      config_lib.ConfigError, match=f"published.switches: '{name}'.*{task}"):
+    runs.make_task(config, INFO)
+
+
+def test_a_monitor_of_the_last_batch_needs_a_training_loss():
+  config = run_helpers.make_config(
+      task='gan', model__name='study_gan', model__output='tanh',
+      model__target='signed', gan__generator_features=(4,),
+      gan__discriminator_features=(4,),
+      published__switches=('last_batch_monitor',))
+  with pytest.raises(config_lib.ConfigError, match='generator_loss'):
+    runs.make_task(config, INFO)
+
+
+@pytest.mark.parametrize('folder', ['', 'nowhere'])
+def test_shared_callbacks_need_a_finished_run(folder):
+  config = run_helpers.make_config(
+      published__switches=('shared_callbacks',),
+      published__callbacks_from=folder)
+  with pytest.raises(config_lib.ConfigError, match='callbacks_from'):
+    runs.make_task(config, INFO)
+
+
+def test_shared_callbacks_count_on_where_features_are_cached(tmp_path):
+  first = run_helpers.make_config(
+      model__frozen='^encoder/', callbacks__patience=9)
+  loop.train(first, tmp_path / 'first')
+  best = results.read(tmp_path / 'first')['callbacks']['best']
+  # Next to nothing moves, so that the second fit never beats the first.
+  second = config_lib.replace(
+      first, optimizer__learning_rate=1e-6,
+      published__switches=('shared_callbacks',),
+      published__callbacks_from=str(tmp_path / 'first'))
+  for cached in (True, False):
+    result = loop.train(
+        config_lib.replace(second, train__cache_features=cached),
+        tmp_path / str(cached))
+    assert result['callbacks']['best'] == best, cached

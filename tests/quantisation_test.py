@@ -166,7 +166,9 @@ def test_the_experiment_measures_what_predict_uses(finished, tmp_path, capsys):
   assert float(plain['agreement']) == 1 and float(plain['change']) == 0
   assert int(plain['n']) == len(run.dataset.splits['test'])
   assert 0.4 < float(rows['int8']['error_in_steps']) < 0.5001
-  assert f'n = {plain["n"]} test' in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert f'n = {plain["n"]} test' in printed
+  assert '## The runs\n\n- `tiny`: config `' in printed
   images = tmp_path / 'images'
   images.mkdir()
   for i in range(3):

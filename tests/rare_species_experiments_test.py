@@ -116,6 +116,22 @@ def test_filtered_runs_are_compared_on_the_same_images(monkeypatch):
   assert row['against none'] == -0.1 and row['McNemar p'] == 0.02
 
 
+def test_filters_are_drawn_large_and_called_by_words(monkeypatch):
+  images = np.zeros((9, 8, 8, 3), np.uint8)
+  monkeypatch.setattr(
+      rare_species_filters.pipeline, 'load', lambda data: (
+          types.SimpleNamespace(ids=[str(i) for i in range(9)], images=images,
+                                splits={'test': np.arange(9)})))
+  drawn = {}
+  monkeypatch.setattr(
+      rare_species_filters.figures, 'reconstructions',
+      lambda rows, path, inches: drawn.update(rows))
+  args = rare_species_filters._parser().parse_args(['--root=x'])
+  rare_species_filters.draw(args, ['none', 'peripheral_blur'], 'x.png')
+  assert {name: len(rows) for name, rows in drawn.items()} == {
+      'none': 4, 'peripheral blur': 4}
+
+
 def test_masks_that_hide_nothing_are_counted(tmp_path):
   for name, value in (('a', 255), ('b/c', 0), ('b/d', 255)):
     path = tmp_path / f'{name}.png'

@@ -56,6 +56,25 @@ def test_only_the_last_layer_changes(name):
     assert changed['head']['logits']['kernel']
 
 
+def test_withheld_labels_are_no_class_of_the_new_layer():
+  fields = dict(
+      task='semi_supervised', train__split='all_train',
+      train__sampler='mixed:4:8', train__batch_size=12,
+      data__label_fraction=0.5)
+  run, state = _build(**fields, train__refine='crt')
+  after = refine.apply(run, state).params['head']['logits']
+  # What the labelled examples alone give.
+  members = run.dataset.splits['train']
+  features, labels = refine.embed(run, state, members)
+  assert set(labels) == {0, 1, 2} and len(members) < len(
+      run.dataset.splits['all_train'])
+  expected = refine.make_layer(
+      'crt', None, features, labels, counts=run.info.class_counts, tau=1.0,
+      seed=0)
+  np.testing.assert_allclose(after['kernel'], expected.kernel, atol=1e-5)
+  np.testing.assert_allclose(after['bias'], expected.bias, atol=1e-5)
+
+
 def test_refit_weighs_examples_alike_and_retraining_classes():
   rng = np.random.default_rng(0)
   labels = np.repeat([0, 1], [60, 6])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import run_helpers
+from vision_jax import config as config_lib
 from vision_jax import runs
 from vision_jax.data import batches
+from vision_jax.data import errors
 
 
 def make_step(**fields):
@@ -70,3 +72,30 @@ def test_one_cpu_is_fed_from_the_host_and_others_from_the_device(
   jax.tree.map(np.testing.assert_array_equal, host, moved)
   np.testing.assert_array_equal(
       [inputs['id'] for inputs, _ in host], [rows for rows, _ in index])
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(model__variant='residul'), "model.variant.*mean 'residual'"),
+    (dict(model__head=('averge',)), "config.model.head: .*'averge'"),
+    (dict(model__head=()), 'config.model.head: '),
+    (dict(model__dropout=1.5), '1.5'),
+    (dict(task='reconstruction', model__skip='ad'),
+     "model.skip.*mean 'add'"),
+    (dict(task='reconstruction', model__output='sigmod'),
+     "model.output.*mean 'sigmoid'"),
+    (dict(task='reconstruction', model__variant='residul'),
+     "model.variant.*mean 'residual'"),
+    (dict(task='reconstruction', data__image_size=(9, 9)), '9x9'),
+    (dict(seed=-1), 'config.seed=-1'),
+    (dict(train__batch_size=0), 'train.batch_size=0')])
+def test_a_wrong_value_is_a_config_error(fields, message):
+  with pytest.raises(config_lib.ConfigError, match=message):
+    runs.build(run_helpers.make_config(**fields))
+
+
+@pytest.mark.parametrize('fields, message', [
+    (dict(augment__rotation=200.0), 'augment.rotation'),
+    (dict(augment__hue=0.1, data__channels=1), 'augment.hue')])
+def test_a_wrong_augmentation_is_found_before_a_step(fields, message):
+  with pytest.raises(errors.DataError, match=message):
+    runs.build(run_helpers.make_config(**fields))

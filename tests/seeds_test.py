@@ -69,6 +69,22 @@ def test_a_run_that_may_stop_early_is_refused():
     seeds.train(run, [seeds.Variant(0)], watched={})
 
 
+def test_a_run_that_ends_within_an_epoch_is_refused():
+  run = runs.build(run_helpers.make_config(**_FIELDS, train__max_steps=1))
+  with pytest.raises(config_lib.ConfigError, match='train.max_steps=0'):
+    seeds.train(run, [seeds.Variant(0)], watched={})
+
+
+def test_an_evaluation_that_draws_from_the_seed_is_refused():
+  run = runs.build(run_helpers.make_config(
+      task='gan', model__name='point_gan', model__output='tanh',
+      model__target='signed', callbacks__restore_best=False,
+      callbacks__monitor='train_generator_loss', gan__latent_dims=2,
+      gan__generator_features=(3,), gan__discriminator_features=(3,)))
+  with pytest.raises(config_lib.ConfigError, match="task='gan' draws"):
+    seeds.train(run, [seeds.Variant(0)], watched={})
+
+
 # What the seeds' tests do not need again is left out: it takes time to compile.
 _FEWER = dict(
     callbacks__restore_best=False, callbacks__monitor='train_loss',

@@ -170,6 +170,23 @@ def test_supervised_is_classification_of_the_labelled_rows(run):
                one.params, other.params)
 
 
+def test_l2_shrinks_the_kernels_that_train_and_nothing_else(run):
+  fields = dict(semi__method='supervised', optimizer__name='sgd',
+                optimizer__b1=0.0, optimizer__learning_rate=1.0)
+  batch, key = a_batch(run), jax.random.key(1)
+  def step(**more):
+    task = runs.make_task(make_config(**fields, **more), run.info)
+    state = task.init(jax.random.key(0))
+    return state.params, jax.jit(task.train_step)(state, batch, key)[0].params
+  start, plain = step()
+  _, decayed = step(loss__l2=0.25)
+  def check(path, before, one, other):
+    # The gradient of l2 times a square is twice l2 times its root.
+    pull = 0.5 * before if path[-1].key == 'kernel' else 0.0
+    np.testing.assert_allclose(other, one - pull, atol=1e-6)
+  jax.tree_util.tree_map_with_path(check, start, plain, decayed)
+
+
 def test_groups_of_any_size_hold_the_same_examples():
   labels = np.r_[np.zeros(7, int), np.full(24, joined.WITHHELD)]
   rows = {}

@@ -63,6 +63,18 @@ def test_dropout_rests_in_a_frozen_encoder_unless_it_is_told_to_act():
   assert first != second
 
 
+def test_dropout_rests_in_a_frozen_encoder_of_an_autoencoder():
+  def losses(**fields):
+    task, state = make(task='reconstruction', model__frozen='^encoder/',
+                       **fields)
+    return [float(task.train_step(state, make_batch(), jax.random.key(i))[1]
+                  .compute()['loss']) for i in (1, 2)]
+  first, second = losses()
+  assert first == second
+  first, second = losses(model__frozen_mode='train')
+  assert first != second
+
+
 def test_padding_changes_neither_sums_nor_weights():
   task, state = make(model__dropout=0.0)
   full = make_batch(size=4, masked=0)
@@ -125,10 +137,43 @@ def test_an_unknown_task_names_the_nearest():
     make(task='classificaton')
 
 
-@pytest.mark.parametrize('views', [0, 2])
+_GAN = dict(model__name='study_gan', model__output='tanh',
+            model__target='signed', gan__generator_features=(4,),
+            gan__discriminator_features=(4,))
+_VAE = dict(model__name='dense_vae', model__input='unit')
+
+
+@pytest.mark.parametrize('field, value, tasks', [
+    ('model__weights', 'runs/x', ('reconstruction', 'vae', 'gan')),
+    ('model__frozen_mode', 'train', ('vae', 'gan')),
+    ('model__frozen_stages', 1, ('reconstruction', 'vae', 'gan')),
+    ('model__remat', True, ('reconstruction', 'vae', 'gan')),
+    ('model__frozen', 'encoder', ('gan',)),
+    ('loss__l2', 0.1, ('reconstruction', 'vae', 'gan', 'contrastive')),
+    ('train__label_smoothing', 0.1,
+     ('reconstruction', 'vae', 'gan', 'contrastive')),
+    ('taxonomy__fusion', True,
+     ('reconstruction', 'vae', 'gan', 'contrastive', 'semi_supervised')),
+    ('taxonomy__hierarchical', True, ('semi_supervised',))])
+def test_a_field_that_a_task_would_ignore_is_refused(field, value, tasks):
+  for task in tasks:
+    own = {'gan': _GAN, 'vae': _VAE, 'semi_supervised': {
+        'train__sampler': 'mixed:1:3'}}
+    config = run_helpers.make_config(
+        task=task, **(own[task] if task in own else {}), **{field: value})
+    name = field.replace('__', '.')
+    with pytest.raises(
+        config_lib.ConfigError, match=f'config.{name}=.*{task}'):
+      runs.make_task(config, INFO)
+
+
+@pytest.mark.parametrize('frozen, views', [
+    ('^encoder/', 0), ('^encoder/', 2),
+    # Every leaf, but the path of no dropout.
+    ('^encoder/level', 0)])
 def test_training_from_cached_features_equals_training_through_the_encoder(
-    tmp_path, views):
-  fields = dict(model__frozen='^encoder/', augment__views=views,
+    tmp_path, frozen, views):
+  fields = dict(model__frozen=frozen, augment__views=views,
                 augment__flip_horizontal=views > 0,
                 augment__translation=0.2 * (views > 0))
   rows = []

@@ -67,8 +67,7 @@ def update(
   Returns:
     The new counters and whether this epoch is the best so far, bool [].
   """
-  sign = {'min': 1.0, 'max': -1.0}[config.mode]
-  value = jnp.asarray(sign * value, jnp.float32)
+  value = jnp.asarray(sign(config) * value, jnp.float32)
   improved = value < state.best - config.min_delta
   wait = jnp.where(improved, 0, state.wait + 1)
   stopped = state.stopped
@@ -98,6 +97,19 @@ def _plateau(state, value, config) -> CallbackState:
       plateau_wait=jnp.where(fall, 0, wait),
       cooldown=jnp.where(fall, config.plateau_cooldown, cooldown),
       rate_scale=jnp.where(fall, lower, state.rate_scale))
+
+
+def sign(config: ml_collections.ConfigDict) -> float:
+  """Returns the factor with which a lower value of the monitor is better.
+
+  Args:
+    config: The node `config.callbacks`.
+
+  Raises:
+    ConfigError: If its mode is neither min nor max.
+  """
+  return config_lib.choose(
+      'callbacks.mode', config.mode, {'min': 1.0, 'max': -1.0})
 
 
 def monitored(

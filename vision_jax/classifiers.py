@@ -57,7 +57,7 @@ def make(
       one.
 
   Raises:
-    ConfigError: For an unknown network or input range.
+    ConfigError: For an unknown network or input range, or a wrong head.
   """
   plain = {
       'unet': _unet, 'imbalance_cnn': _imbalance_cnn, 'cnn': _cnn,
@@ -65,6 +65,10 @@ def make(
       'conv_autoencoder': _conv_autoencoder}
   names = (*plain, *backbones.NAMES)
   config_lib.choose('model.name', config.name, dict.fromkeys(names))
+  try:
+    heads.parse_specs(config.head)
+  except ValueError as error:
+    raise config_lib.ConfigError(f'config.model.head: {error}.') from error
   if config.name in backbones.NAMES:
     found = _backbone(config, num_classes)
   else:
@@ -104,7 +108,32 @@ def frozen_pattern(
       None, (config.frozen, *stages[:config.frozen_stages])))
 
 
+def resting_pattern(
+    config: ml_collections.ConfigDict, pattern: str, trainable) -> str:
+  """Returns the regular expression of what rests while the others train.
+
+  Dropout and BatchNorm have paths of their own, which a pattern of weights may
+  miss: where no leaf of the encoder moves, all of it rests.
+
+  Args:
+    config: The node `config.model`.
+    pattern: Of all that stays fixed.
+    trainable: Tree of bool in the shape of the parameters, 'encoder' among
+      them.
+
+  Raises:
+    ConfigError: For an unknown `frozen_mode`.
+  """
+  rests = config_lib.choose('model.frozen_mode', config.frozen_mode, {
+      'eval': pattern, 'train': ''})
+  if not rests or any(jax.tree.leaves(trainable['encoder'])):
+    return rests
+  return f'{rests}|^encoder/'
+
+
 def _unet(config, num_classes):
+  config_lib.choose(
+      'model.variant', config.variant, dict.fromkeys(unet.VARIANTS))
   dtype = jnp.dtype(config.dtype)
   encoder = unet.Encoder(
       tuple(config.features), config.dropout, config.variant, dtype)

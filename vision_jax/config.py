@@ -7,6 +7,7 @@ beside the code that reads them.
 """
 
 import difflib
+import re
 import types
 
 import ml_collections
@@ -15,6 +16,7 @@ from vision_jax import data_config
 from vision_jax import task_config
 
 PROTOCOLS = ('sound', 'published', 'modern')
+_DTYPES = ('float32', 'bfloat16', 'float16')
 
 
 class ConfigError(ValueError):
@@ -58,7 +60,8 @@ def base() -> ml_collections.ConfigDict:
   config.gan = task_config.gan()
   config.noise = task_config.noise()
   config.vae = task_config.vae()
-  config.semi = task_config.semi(weak=data_config.augment(), strong=data_config.augment())
+  config.semi = task_config.semi(
+      weak=data_config.augment(), strong=data_config.augment())
   config.taxonomy = task_config.taxonomy()
   config.contrastive = task_config.contrastive(views=data_config.augment())
   config.published = ml_collections.ConfigDict(dict(
@@ -242,6 +245,51 @@ def choose(field: str, value: str, choices):
         f'config.{field}={value!r} is unknown{nearest(value, choices)}. '
         f'Allowed: {", ".join(choices)}.')
   return choices[value]
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Raises ConfigError for a wrong value that no task would name."""
+  choose('protocol', config.protocol, dict.fromkeys(PROTOCOLS))
+  choose('model.dtype', config.model.dtype, dict.fromkeys(_DTYPES))
+  if config.seed < 0:
+    raise ConfigError(f'config.seed={config.seed} must not be negative.')
+  for name in ('batch_size', 'eval_batch_size'):
+    if config.train[name] < 1:
+      raise ConfigError(
+          f'config.train.{name}={config.train[name]} must be positive.')
+  try:
+    re.compile(config.model.frozen)
+  except re.error as error:
+    raise ConfigError(
+        f'config.model.frozen={config.model.frozen!r} is no regular '
+        f'expression: {error}.') from error
+
+
+def refuse_ignored(
+    config: ml_collections.ConfigDict, prefixes: tuple[str, ...], task: str,
+) -> None:
+  """Raises ConfigError for a changed field that a task never reads.
+
+  Args:
+    config: The whole config.
+    prefixes: Of the fields' names, such as 'model.weights' or 'loss.'.
+    task: The task's name, for the message.
+  """
+  defaults = dict(_fields(base()))
+  for name, value in _fields(config):
+    if name.startswith(prefixes) and value != defaults[name]:
+      raise ConfigError(
+          f'config.{name}={value!r} has no effect with config.task={task!r}: '
+          f'leave it at {defaults[name]!r}.')
+
+
+def _fields(node: ml_collections.ConfigDict, prefix: str = ''):
+  """Yields (name, value) of every field, named as a.b.c."""
+  for name, value in node.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _fields(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
 
 
 def replace(

@@ -48,16 +48,21 @@ def retrain(
 
   Args:
     features: float [n, d].
-    labels: int [n].
+    labels: int [n], from 0 to classes - 1.
     classes: Number of classes.
     balanced: Whether classes or examples weigh alike.
 
   Raises:
-    ValueError: A class has no example.
+    ValueError: A class has no example, or a label is no class.
   """
   from sklearn import linear_model
-  if len(np.unique(labels)) < classes:
-    missing = sorted(set(range(classes)) - set(labels.tolist()))
+  wrong = sorted(set(labels.tolist()) - set(range(classes)))
+  if wrong:
+    raise ValueError(
+        f'labels {wrong} are no classes from 0 to {classes - 1}: leave out '
+        'examples without a label')
+  missing = sorted(set(range(classes)) - set(labels.tolist()))
+  if missing:
     raise ValueError(
         f'no example is left of the classes {missing}: resampling removed '
         'them; choose another remedy')

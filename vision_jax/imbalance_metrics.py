@@ -20,7 +20,13 @@ def geometric_mean(labels: np.ndarray, predicted: np.ndarray) -> float:
   sets: one-sided selection".
   """
   recalls = [np.mean(predicted[labels == c] == c) for c in np.unique(labels)]
-  return float(np.prod(recalls) ** (1 / len(recalls)))
+  return _geometric_mean(np.array(recalls))
+
+
+def _geometric_mean(values: np.ndarray) -> float:
+  # In logarithms: a product of many small recalls would round to 0.
+  with np.errstate(divide='ignore'):
+    return float(np.exp(np.log(values).mean()))
 
 
 def groups(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -115,7 +121,7 @@ def from_true_positives(
       'accuracy_low': low,
       'accuracy_high': high,
       'balanced_accuracy': float(recalls.mean()),
-      'geometric_mean': float(np.prod(recalls) ** (1 / len(recalls))),
+      'geometric_mean': _geometric_mean(recalls),
       'majority_recall': float(hits[~rare].sum() / sizes[~rare].sum()),
       'minority_recall': float(hits[rare].sum() / sizes[rare].sum()),
   }
@@ -127,15 +133,16 @@ def generalisation_gap(train: float, test: float) -> float:
 
 
 def turning_epoch(losses: Sequence[float], *, rise: float = 0.01) -> int | None:
-  """Returns the epoch after which the test error only got worse.
+  """Returns the epoch at which the test error turned, to end higher.
 
   Args:
     losses: Test error after each epoch.
-    rise: Share of the smallest error by which a later one must exceed it.
+    rise: Share of the smallest error by which the last must exceed it.
 
   Returns:
-    The epoch of the smallest error, counted from 1; None where no later error
-    is larger than that by `rise`, so that no overfitting is seen.
+    The epoch of the smallest error, counted from 1; None where the last error
+    is not larger than that by `rise`: an error that rose and fell again shows
+    no overfitting.
 
   Raises:
     ValueError: There is no epoch.

@@ -60,6 +60,5 @@ def leave(
 ) -> None:
   """Waits for the checkpoint to be on disk, then raises Stopped."""
   manager.wait_until_finished()
-  raise Stopped(
-      f'Stopped by {request.stop} after step {manager.latest_step()}. The same '
-      f'command with --workdir={folder} goes on from there.')
+  raise Stopped(f'Stopped by {request.stop} after step '
+                f'{manager.latest_step()} of {folder}.')

@@ -18,6 +18,7 @@ import tqdm
 from vision_jax import allocator
 from vision_jax import callbacks
 from vision_jax import checkpoint
+from vision_jax import config as config_lib
 from vision_jax import features
 from vision_jax import guard as guard_lib
 from vision_jax import interrupt
@@ -30,6 +31,7 @@ from vision_jax import runtime
 from vision_jax import task as task_lib
 from vision_jax import writers
 from vision_jax.data import batches
+from vision_jax.data import errors
 from vision_jax.data import pipeline
 
 # Between two reads of the guard's verdict the device runs ahead of the host.
@@ -56,6 +58,7 @@ def train(
     Stopped: After SIGTERM or Ctrl-C, with a checkpoint written.
   """
   folder = pathlib.Path(workdir).absolute()
+  asked = config.model.weights
   config = pretraining.resolve(
       config, train, root=pathlib.Path('runs') / 'pretrained')
   began = time.perf_counter()
@@ -63,7 +66,9 @@ def train(
   if results.exists(folder):
     return results.read(folder)
   run = runs.build(config)
-  # Not before the data is there: a config that cannot run leaves no folder.
+  # What could not end is not begun, and leaves no folder.
+  _check(run)
+  pretraining.check(asked, config, run.dataset)
   writers.prepare(folder, config)
   pipeline.write_manifest(run.dataset, folder / 'manifest.json')
   state = runs.init_state(run)
@@ -71,8 +76,8 @@ def train(
   with checkpoint.open_manager(folder, config.checkpoint) as manager:
     state, seen = fit(run, state, stores, manager=manager, folder=folder)
   final = refine.apply(run, best_state(state, config))
-  # Where the tested weights are an average, the raw ones stay at hand.
-  raw = {'raw': final.params} if final.ema else {}
+  # Where an average was kept, the raw weights of the last epoch stay at hand.
+  raw = {'raw': state.params} if state.ema else {}
   checkpoint.export(folder, final.variables() | raw)
   eval_step = runs.make_eval_step(run, stores.evaluation)
   # A remedy has changed the weights since.
@@ -83,6 +88,22 @@ def train(
       if len(run.dataset.splits[split]) and split not in outputs}
   return results.write(
       run, state, final, outputs, folder=folder, began=began)
+
+
+def _check(run: runs.Run) -> None:
+  """Raises for what would be found out only when a run has been trained."""
+  splits, monitor = run.dataset.splits, run.config.callbacks.monitor
+  if not len(splits['test']):
+    raise errors.DataError(
+        'There is nothing to test: the data has no test split of its own, and '
+        f'config.data.test_fraction is {run.config.data.test_fraction}.')
+  if monitor.startswith('validation_') and not len(splits['validation']):
+    raise config_lib.ConfigError(
+        f'config.callbacks.monitor={monitor!r}, but there are no validation '
+        'examples: set config.data.validation_fraction, or another monitor '
+        'such as train_loss.')
+  callbacks.sign(run.config.callbacks)
+  refine.check(run)
 
 
 def best_state(
@@ -133,7 +154,9 @@ def fit(
   train_step = runs.make_train_step(run, stores.training[0])
   count = jax.jit(functools.partial(
       callbacks.update, config=config.callbacks))
-  total = config.train.max_steps or config.train.epochs * length
+  total = config.train.epochs * length
+  if config.train.max_steps:
+    total = min(total, config.train.max_steps)
   bar = tqdm.tqdm(
       total=total, initial=int(tree['state'].step), unit='step',
       disable=not config.report.progress, dynamic_ncols=True)
@@ -159,10 +182,13 @@ def fit(
       bar.set_postfix_str(
           f'epoch {epoch + 1}, {config.callbacks.monitor} {value:.4f}, '
           f'{time.perf_counter() - began:.1f} s')
-      every = config.checkpoint.every_epochs
-      if request.stop or (every and (epoch + 1) % every == 0):
-        sign = 1 if config.callbacks.mode == 'min' else -1
-        checkpoint.save(manager, int(state.step), tree, monitor=sign * value)
+      ends = int(state.step) >= total or bool(state.callbacks.stopped)
+      if (ends or request.stop
+          or _is_due(epoch + 1, config.checkpoint.every_epochs)
+          or _is_due(int(state.step), config.checkpoint.every_steps)):
+        checkpoint.save(
+            manager, int(state.step), tree,
+            monitor=callbacks.sign(config.callbacks) * value)
       if request.stop:
         interrupt.leave(request, manager, folder)
   writer.close()
@@ -203,7 +229,8 @@ def _run_epoch(
       allocator.retire_fragments()
     if before is not None and config.optimizer.accumulate == 1:
       guard_lib.check_moved(
-          before, state.params, optim.among(run.task.trainable, state.params))
+          before, state.params, optim.among(run.task.trainable, state.params),
+          resting='^encoder/' if config.optimizer.unfreeze_epochs else '')
     # The last step of an epoch is saved after its evaluation, not before.
     if (save or request.stop) and step + 1 < end:
       checkpoint.save(manager, step + 1, {'state': state, 'sums': sums})

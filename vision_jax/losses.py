@@ -48,17 +48,29 @@ def mean_squared_error(
   return error.mean(tuple(range(1, error.ndim)))
 
 
+def kernel_mask(params: Any) -> Any:
+  """Marks the leaves that decay: those named 'kernel', of two axes or more.
+
+  The others are biases, scales and embeddings, also those of classes and
+  positions, which have several axes: a scale has no reason to be near 0, and
+  timm excludes a transformer's class token and positions.
+  """
+  return jax.tree_util.tree_map_with_path(
+      lambda path, leaf: leaf.ndim > 1 and path[-1].key == 'kernel', params)
+
+
 def kernel_squares(params: Any, trainable: Any) -> jax.Array:
   """Sum of squares of all trainable kernels: L2 as Keras' regularizers.l2.
 
   Args:
-    params: Parameter tree; leaves of fewer than two axes are no kernels.
+    params: Parameter tree; see `kernel_mask`.
     trainable: Tree of bool in its shape.
   """
-  return sum(
-      (jnp.square(leaf).sum() for leaf, moves in zip(
-          jax.tree.leaves(params), jax.tree.leaves(trainable), strict=True)
-       if moves and leaf.ndim > 1), start=jnp.zeros(()))
+  leaves = (jax.tree.leaves(tree)
+            for tree in (params, kernel_mask(params), trainable))
+  return sum((jnp.square(leaf).sum()
+              for leaf, kernel, moves in zip(*leaves, strict=True)
+              if kernel and moves), start=jnp.zeros(()))
 
 
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ flags are read, so that `--help` and a typo answer at once.
 
 import gc
 import json
+import os
 import pathlib
 import sys
 import time
@@ -84,7 +85,9 @@ def _folder(config) -> pathlib.Path:
   if _MODE.value != 'train':
     raise config_lib.ConfigError(
         f'--mode={_MODE.value} needs --workdir, the folder of a finished run.')
-  return pathlib.Path('runs') / f'{config.name}-{time.strftime("%m%d-%H%M%S")}'
+  # The process sets apart those that start within the same second.
+  return pathlib.Path('runs') / (
+      f'{config.name}-{time.strftime("%m%d-%H%M%S")}-{os.getpid()}')
 
 
 def _run(config) -> None:

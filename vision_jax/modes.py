@@ -25,7 +25,9 @@ def train(config: ml_collections.ConfigDict, folder: pathlib.Path) -> None:
   try:
     result = loop.train(config, folder)
   except interrupt.Stopped as stopped:
-    print(stopped)
+    # Also where that was a pre-training, which has a folder of its own.
+    print(f'{stopped} The same command with --workdir={folder} goes on from '
+          'there.')
     return
   show(result['test'], result['intervals'], title='test')
   print(f'Run folder: {folder}')

@@ -13,6 +13,7 @@ import ml_collections
 import optax
 
 from vision_jax import config as config_lib
+from vision_jax import losses
 
 
 def make_schedule(
@@ -29,14 +30,15 @@ def make_schedule(
     epochs: Length of training, the cosine's half period.
   """
   rate = config.learning_rate
-  updates = max(1, steps_per_epoch // config.accumulate)
-  warmup = round(config.warmup_epochs * updates)
-  total = max(1, epochs * updates - warmup)
+  # Updates an epoch, a fraction where one update takes batches of two epochs.
+  per_epoch = steps_per_epoch / config.accumulate
+  warmup = round(config.warmup_epochs * per_epoch)
+  total = max(1, epochs * steps_per_epoch // config.accumulate - warmup)
   schedule = config_lib.choose('optimizer.schedule', config.schedule, {
       'constant': optax.constant_schedule(rate),
       'cosine': optax.cosine_decay_schedule(rate, total),
       'step': optax.exponential_decay(
-          rate, config.step_epochs * updates, config.step_factor,
+          rate, config.step_epochs * per_epoch, config.step_factor,
           staircase=True),
   })
   if not warmup:
@@ -75,10 +77,11 @@ def make_optimizer(
       'adam': lambda: optax.adam(schedule, **moments),
       'adamw': lambda: optax.adamw(
           schedule, **moments, weight_decay=config.weight_decay,
-          mask=_decayed),
+          mask=losses.kernel_mask),
       'adamax': lambda: optax.adamax(schedule, **moments),
       'sgd': lambda: optax.chain(
-          optax.add_decayed_weights(config.weight_decay, mask=_decayed),
+          optax.add_decayed_weights(
+              config.weight_decay, mask=losses.kernel_mask),
           optax.sgd(schedule, momentum=config.b1 or None)),
   })
   if config.weight_decay and config.name in ('adam', 'adamax'):
@@ -89,10 +92,9 @@ def make_optimizer(
   if config.clip_norm:
     steps.insert(0, optax.clip_by_global_norm(config.clip_norm))
   if config.layer_decay != 1.0 or config.unfreeze_epochs:
-    updates = max(1, steps_per_epoch // config.accumulate)
     steps.append(scale_by_depth(
-        stages, decay=config.layer_decay,
-        unfreeze_updates=round(config.unfreeze_epochs * updates)))
+        stages, decay=config.layer_decay, unfreeze_updates=round(
+            config.unfreeze_epochs * steps_per_epoch / config.accumulate)))
   optimizer = optax.chain(*steps)
   if config.accumulate > 1:
     optimizer = optax.MultiSteps(
@@ -140,11 +142,6 @@ def scale_by_depth(
     updates = jax.tree_util.tree_map_with_path(scale, updates)
     return updates, optax.ScaleByScheduleState(count=state.count + 1)
   return optax.GradientTransformation(init, update)
-
-
-def _decayed(params: Any) -> Any:
-  """Marks weights for decay; biases and scales have fewer than two axes."""
-  return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
 def trainable_mask(params: Any, frozen: str) -> Any:

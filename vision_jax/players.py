@@ -98,6 +98,28 @@ def make(config: ml_collections.ConfigDict, info: task_lib.Info) -> Players:
                  optax.GradientTransformation(start, None))
 
 
+def check_penalties(
+    config: ml_collections.ConfigDict, *, train: bool) -> None:
+  """Raises ConfigError for a gradient penalty on a critic with BatchNorm.
+
+  A penalty bounds the slope of an image's logit, which with BatchNorm depends
+  on the other images of its batch, unless that rests (Gulrajani et al. 2017,
+  arXiv:1704.00028, section 4).
+
+  Args:
+    config: The whole config.
+    train: Whether BatchNorm acts while training.
+  """
+  fields = config.gan
+  if not train or fields.norm != 'batch' or config.model.name != 'study_gan':
+    return
+  for name in ('r1', 'gradient_penalty'):
+    if fields[name]:
+      raise config_lib.ConfigError(
+          f'config.gan.{name}={fields[name]} needs a discriminator that judges '
+          "each image alone: set config.gan.norm='spectral' or 'none'.")
+
+
 def make_networks(config: ml_collections.ConfigDict, info: task_lib.Info):
   """Returns the modules `generator` and `discriminator` of a whole config."""
   fields = config.gan

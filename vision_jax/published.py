@@ -7,6 +7,8 @@ tables of inconsistencies.
 """
 
 import functools
+import inspect
+import pathlib
 
 from clu import metrics as clu_metrics
 import jax
@@ -26,11 +28,27 @@ def apply(make, config: ml_collections.ConfigDict):
   """Returns `make` with the mistakes that `config.published` names.
 
   Raises:
-    ConfigError: For an unknown name; it lists those there are.
+    ConfigError: For an unknown name, where it lists those there are, or a
+      mistake that this task cannot make.
   """
+  keywords = inspect.signature(make).parameters
+  chosen = []
   for name in config.published.switches:
-    make = config_lib.choose('published.switches', name, SWITCHES)(make)
+    chosen.append(config_lib.choose('published.switches', name, SWITCHES))
+    if (name in _KEYWORDS and _KEYWORDS[name] not in keywords) or (
+        name == batch_metrics.__name__ and config.task not in _CLASSIFIERS):
+      raise config_lib.ConfigError(
+          f'config.published.switches: {name!r} is no mistake that '
+          f'config.task={config.task!r} can make; leave it out.')
+  # In one order, whatever the config's: some wrap what others have made.
+  for switch in SWITCHES.values():
+    if switch in chosen:
+      make = switch(make)
   return make
+
+
+_CLASSIFIERS = ('classification', 'semi_supervised')
+_AVERAGED = ('macro_precision', 'macro_recall', 'macro_f1')
 
 
 def batch_metrics(make):
@@ -38,7 +56,8 @@ def batch_metrics(make):
 
   Examples come sorted by class, so a batch holds few classes; precision,
   recall and F1 are macro averages over all classes, those without an example
-  or a prediction counting zero. F1 falls to about a third.
+  or a prediction counting zero. F1 falls to about a third. No interval is
+  reported with them: the bootstrap's are those of the whole set's metrics.
   """
   @functools.wraps(make)
   def published(config, info):
@@ -48,7 +67,12 @@ def batch_metrics(make):
           outputs['label'], outputs['probabilities'].argmax(-1),
           batch_size=config.train.batch_size, classes=len(info.class_names))
       return task.summarize(outputs) | averaged
-    return task._replace(summarize=summarize)
+    def report(outcome):
+      extra = task.report(outcome)
+      return extra | {'intervals': {
+          name: ends for name, ends in extra['intervals'].items()
+          if name not in _AVERAGED}}
+    return task._replace(summarize=summarize, report=report)
   return published
 
 
@@ -74,8 +98,7 @@ def batch_averages(
         (hits / np.maximum(below, 1)).sum() / classes
         for below in (guesses, truth, (truth + guesses) / 2)]
     totals += np.array(scores) * len(labels[part])
-  names = ('macro_precision', 'macro_recall', 'macro_f1')
-  return dict(zip(names, (totals / len(labels)).tolist(), strict=True))
+  return dict(zip(_AVERAGED, (totals / len(labels)).tolist(), strict=True))
 
 
 def shared_callbacks(make):
@@ -89,7 +112,12 @@ def shared_callbacks(make):
     task = make(config, info)
     # Imported late: results reads finished runs, and they are built from here.
     from vision_jax import results
-    counters = results.read(config.published.callbacks_from)['callbacks']
+    folder = config.published.callbacks_from
+    if not folder or not results.exists(pathlib.Path(folder)):
+      raise config_lib.ConfigError(
+          f'config.published.callbacks_from={folder!r} is no finished run, '
+          'which shared_callbacks needs.')
+    counters = results.read(folder)['callbacks']
     def init(key):
       state = task.init(key)
       # JSON has no infinity, which is where an unused counter starts.
@@ -125,6 +153,10 @@ def last_batch_monitor(make):
     task = make(config, info)
     mean = task.train_sums.empty()
     names = tuple(mean.compute())
+    if 'loss' not in names:
+      raise config_lib.ConfigError(
+          "config.published.switches: 'last_batch_monitor' needs a training "
+          f'loss, and config.task={config.task!r} has {", ".join(names)}.')
     sums = clu_metrics.Collection.create(
         **{name: type(getattr(mean, name)) for name in names},
         last_batch_loss=clu_metrics.LastValue.from_output('loss'))
@@ -175,14 +207,24 @@ _TRUNCATED_STEPS = 25
 
 
 def truncated_steps(make):
-  """Evaluation ends after 25 batches, whatever the split holds (study 1 g)."""
+  """Evaluation ends after 25 batches, whatever the split holds (study 1 g).
+
+  Metrics, intervals and tables are those of the examples seen. But the study
+  predicted the whole test set: with `misaligned_predictions` it counts whole.
+  """
   @functools.wraps(make)
   def published(config, info):
     task = make(config, info)
-    seen = _TRUNCATED_STEPS * config.train.batch_size
-    def summarize(outputs):
-      return task.summarize({k: v[:seen] for k, v in outputs.items()})
-    return task._replace(summarize=summarize)
+    count = _TRUNCATED_STEPS * config.train.batch_size
+    def seen(outputs):
+      return {name: array[:count] for name, array in outputs.items()}
+    def report(outcome):
+      if misaligned_predictions.__name__ in config.published.switches:
+        return task.report(outcome)
+      return task.report(outcome._replace(outputs={
+          split: seen(outputs) for split, outputs in outcome.outputs.items()}))
+    return task._replace(
+        summarize=lambda outputs: task.summarize(seen(outputs)), report=report)
   return published
 
 
@@ -263,10 +305,19 @@ def foreign_preprocessing(make):
   return published
 
 
+# In the order in which they are applied: first those that set a keyword of a
+# task's own `make`, which no wrapper has.
 SWITCHES = {
     function.__name__: function for function in (
-        batch_metrics, shared_callbacks, frozen_by_sharing,
-        last_batch_monitor, unchecked_range, misaligned_predictions,
-        truncated_steps, overlapping_noise, clean_evaluation,
-        inference_mode, labels_above_one, foreign_preprocessing)
+        unchecked_range, overlapping_noise, inference_mode, labels_above_one,
+        foreign_preprocessing, batch_metrics, shared_callbacks,
+        frozen_by_sharing, last_batch_monitor, misaligned_predictions,
+        truncated_steps, clean_evaluation)
+}
+_KEYWORDS = {
+    'unchecked_range': 'check_range',
+    'overlapping_noise': 'sample_salt_and_pepper',
+    'inference_mode': 'train',
+    'labels_above_one': 'objective',
+    'foreign_preprocessing': 'preprocess',
 }

@@ -14,6 +14,7 @@ from vision_jax import resampling
 from vision_jax import runs
 from vision_jax import task as task_lib
 from vision_jax.data import batches
+from vision_jax.data import joined
 
 _VALIDATED = ('thresholds', 'tau_norm')
 NAMES = ('none', 'post_hoc', 'refit', 'crt', *_VALIDATED, *resampling.METHODS)
@@ -24,37 +25,24 @@ def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
 
   'post_hoc' subtracts the log shares of the classes, 'thresholds' and
   'tau_norm' choose on the validation split, the others fit the layer anew on
-  the training examples, unaugmented. 'refit' does nothing else, and so shows
-  how much of the others' gain is the fit and not the balance.
+  the labelled training examples, unaugmented. 'refit' does nothing else, and so
+  shows how much of the others' gain is the fit and not the balance.
 
   Raises:
-    ConfigError: For an unknown name, a task without a linear last layer, or a
-      remedy that needs validation examples where there are none.
+    ConfigError: See `check`.
   """
-  name = config_lib.choose(
-      'train.refine', run.config.train.refine, {name: name for name in NAMES})
+  check(run)
+  name = run.config.train.refine
   if name == 'none':
     return state
-  splits = run.dataset.splits
-  if run.task.embed is None:
-    raise config_lib.ConfigError(
-        f'config.train.refine={name!r} needs a classifier; task '
-        f'{run.config.task!r} has no last layer to refine.')
-  if name in _VALIDATED and not len(splits['validation']):
-    raise config_lib.ConfigError(
-        f'config.train.refine={name!r} chooses on validation examples, and '
-        'there are none; set config.data.validation_fraction or '
-        'config.data.imbalance.test="balanced".')
   params = state.variables()['params']
-  last = params['head']['logits']
-  if 'bias' not in last:
-    raise config_lib.ConfigError(
-        f'config.train.refine={name!r} makes a linear last layer; leave '
-        f'{run.config.model.head[-1]!r} out of config.model.head.')
   layer = decoupled.Layer(*(
-      np.asarray(last[leaf], np.float64) for leaf in ('kernel', 'bias')))
+      np.asarray(params['head']['logits'][leaf], np.float64)
+      for leaf in ('kernel', 'bias')))
   split = 'validation' if name in _VALIDATED else run.config.train.split
-  features, labels = embed(run, state, splits[split])
+  members = run.dataset.splits[split]
+  members = members[run.dataset.labels[members] != joined.WITHHELD]
+  features, labels = embed(run, state, members)
   new = make_layer(
       name, layer, features, labels, counts=run.info.class_counts,
       tau=run.config.loss.tau, seed=run.config.seed)
@@ -62,6 +50,32 @@ def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
             in zip(('kernel', 'bias'), new, strict=True)}
   params = {**params, 'head': {**params['head'], 'logits': logits}}
   return state.replace(params=runs.replicate(run, params), ema={})
+
+
+def check(run: runs.Run) -> None:
+  """Raises ConfigError where `apply` could not do what config.train.refine is.
+
+  That is an unknown name, a task without a linear last layer, or a remedy that
+  needs validation examples where there are none. To be known before a training.
+  """
+  name = config_lib.choose(
+      'train.refine', run.config.train.refine, {name: name for name in NAMES})
+  if name == 'none':
+    return
+  if run.task.embed is None:
+    raise config_lib.ConfigError(
+        f'config.train.refine={name!r} needs a classifier with one last layer; '
+        f'config.task={run.config.task!r} has none to refine here.')
+  if name in _VALIDATED and not len(run.dataset.splits['validation']):
+    raise config_lib.ConfigError(
+        f'config.train.refine={name!r} chooses on validation examples, and '
+        'there are none; set config.data.validation_fraction or '
+        'config.data.imbalance.test="balanced".')
+  head = jax.eval_shape(run.task.init, run.key).params['head']
+  if 'bias' not in head['logits']:
+    raise config_lib.ConfigError(
+        f'config.train.refine={name!r} makes a linear last layer; leave '
+        f'{run.config.model.head[-1]!r} out of config.model.head.')
 
 
 def make_layer(

@@ -56,13 +56,21 @@ def make_task(
   """Returns the task of `config.task`, with the published mistakes it names.
 
   Raises:
-    ConfigError: If there is no such task.
+    ConfigError: If there is no such task, or a field is wrong.
+    DataError: If a field that describes images is wrong.
   """
+  config_lib.check(config)
   tasks = sorted(path.stem for path in
                  (pathlib.Path(__file__).parent / 'tasks').glob('[!_]*.py'))
   name = config_lib.choose('task', config.task, {t: t for t in tasks})
   make = importlib.import_module(f'vision_jax.tasks.{name}').make
-  return published.apply(make, config)(config, info)
+  try:
+    return published.apply(make, config)(config, info)
+  except config_lib.ConfigError:
+    raise
+  except ValueError as error:  # A network's, which knows no config.
+    raise config_lib.ConfigError(
+        f'config.task={name!r} cannot be built: {error}') from error
 
 
 def make_shardings(config: ml_collections.ConfigDict):
@@ -94,7 +102,11 @@ def make_info(
   """Returns what a task knows of images [h, w, c] and training labels [n].
 
   Examples whose label is withheld (negative) count in no class.
+
+  Raises:
+    ConfigError: If a field is wrong.
   """
+  config_lib.check(config)
   steps = batches.steps_per_epoch(
       samplers.length(config.train.sampler, labels), config.train.batch_size,
       remainder=config.train.remainder)
@@ -121,11 +133,13 @@ def build(config: ml_collections.ConfigDict) -> Run:
   dataset = pipeline.load(config.data)
   if config.train.split == joined.SPLIT:
     dataset = joined.join(dataset)
-  members = config_lib.choose(
-      'train.split', config.train.split, dataset.splits)
+  members = config_lib.choose('train.split', config.train.split, {
+      name: rows for name, rows in dataset.splits.items()
+      if name not in ('validation', 'test')})
   labels = dataset.labels[members]
   info = make_info(
       config, dataset.class_names, dataset.images.shape[1:], labels)
+  augment.check(config.augment, info.input_shape[-1])
   return Run(
       config=config, dataset=dataset, info=info, task=make_task(config, info),
       store=batches.make_store(dataset, config.data, sharding=shardings[0]),

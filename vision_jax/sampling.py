@@ -47,6 +47,10 @@ def load(
       'weights', weights, dict(average=False, raw=True)) and (
           config.optimizer.ema_decay > 0):
     stored = checkpoint.load_weights(folder)
+    if 'raw' not in stored:
+      raise config_lib.ConfigError(
+          f'{folder}/weights holds the average alone; train the run anew for '
+          '--weights=raw.')
     state = state.replace(params=checkpoint.match(
         state.params, stored['raw'], source=f'{folder}/weights/raw'))
   return task.generator, state

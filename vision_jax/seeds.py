@@ -4,7 +4,8 @@ Every variant gets the numbers that a run of its own gives (tested): its own
 weights, examples, order and random changes. Only the images are shared. In an
 epoch all wait for the one with the most examples. Where a run may stop early
 or keeps its best weights, variants would part ways; that is an error here and
-the loop's business. Writes no run folder.
+the loop's business, and so is an evaluation that draws random numbers from the
+seed, as a GAN's does. Writes no run folder.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,8 @@ class Trained(NamedTuple):
   Attributes:
     state: The last state; every leaf has a leading axis of S.
     rows: For each epoch the metrics by name, each [S].
-    runs: For each variant the run whose state `state` holds in its place.
+    runs: For each variant the run whose state `state` holds in its place. They
+      share equal tasks: what `task.report` draws follows from the first seed.
   """
   state: task_lib.TrainState
   rows: list[dict[str, np.ndarray]]
@@ -66,8 +68,8 @@ def train(
       a copy that waits computes nothing.
 
   Raises:
-    ConfigError: If the config lets variants end differently, or their steps
-      are too different for 'vmap'.
+    ConfigError: If the config lets variants end differently, their evaluation
+      depends on the seed, or their steps are too different for 'vmap'.
   """
   _check(run.config, variants)
   every = _with_variants(run, variants)
@@ -75,8 +77,10 @@ def train(
   over = functools.partial(_over, batching, every)
   state = jax.jit(over(lambda each, key: each.task.init(
       jax.random.fold_in(key, 0))))(keys)
+  first = jax.tree.map(lambda leaf: leaf[0], state)
+  _check_evaluation(run, first)
   if batching == 'vmap':
-    _check_equal_steps(every, jax.tree.map(lambda leaf: leaf[0], state))
+    _check_equal_steps(every, first)
   step = jax.jit(_make_step(run, over, waits=len(
       {each.info.steps_per_epoch for each in every}) > 1),
                  donate_argnums=(1, 2))
@@ -213,6 +217,8 @@ def _check(config, variants):
   off = {'restore_best': False, 'patience': 0, 'plateau_patience': 0}
   wrong = [f'config.callbacks.{name}={value}' for name, value in off.items()
            if config.callbacks[name] != value]
+  if config.train.max_steps:
+    wrong.append('config.train.max_steps=0')
   if wrong:
     raise config_lib.ConfigError(
         'Runs that train together all end at the last epoch; set '
@@ -231,13 +237,17 @@ def _check_equal_steps(every, state):
 
   Schedules and class weights follow from the number of examples.
   """
+  store = every[0].store
+  rows = np.zeros(every[0].config.train.batch_size, np.int32)
+  def program(run):
+    def step(state, key, arrays, inputs):
+      return runs.update(run._replace(key=key), store, state, arrays, inputs,
+                         jnp.ones(len(rows)), 0)
+    return _program(step, state, run.key, store.arrays, store.feed(rows))
   firsts = {id(each.task): each for each in every}.values()
-  programs = [_program(each, every[0].store, state) for each in firsts]
-  text, values = programs[0]
-  for each, (other, numbers) in zip(firsts, programs):
-    same = text == other and len(values) == len(numbers) and all(
-        map(np.array_equal, values, numbers))
-    if not same:
+  programs = [program(each) for each in firsts]
+  for each, other in zip(firsts, programs):
+    if not _equal(programs[0], other):
       raise config_lib.ConfigError(
           'The step with config.data.label_fraction='
           f'{each.config.data.label_fraction} is another than that with '
@@ -246,12 +256,30 @@ def _check_equal_steps(every, state):
           "'unroll'.")
 
 
-def _program(run, store, state):
-  """Returns the text and the constants of one training step."""
-  rows = np.zeros(run.config.train.batch_size, np.int32)
-  def step(state, key, arrays, inputs):
-    return runs.update(run._replace(key=key), store, state, arrays, inputs,
-                       jnp.ones(len(rows)), 0)
-  found = jax.make_jaxpr(step)(state, run.key, store.arrays, store.feed(rows))
+def _check_evaluation(run, state):
+  """Raises ConfigError unless tasks of two seeds evaluate alike."""
+  rows = np.zeros(run.config.train.eval_batch_size, np.int32)
+  def program(seed):
+    task = runs.make_task(config_lib.replace(run.config, seed=seed), run.info)
+    def look(state, arrays, inputs):
+      return task.eval_step(state, run.store.gather(arrays, inputs))
+    return _program(look, state, run.store.arrays, run.store.feed(rows))
+  if not _equal(program(0), program(1)):
+    raise config_lib.ConfigError(
+        f'Evaluation with config.task={run.config.task!r} draws random numbers '
+        'from config.seed, and runs that train together share it: train each '
+        'in a run of its own.')
+
+
+def _program(function, *inputs):
+  """Returns the text and the constants of what `function` computes."""
+  found = jax.make_jaxpr(function)(*inputs)
   # Addresses of functions differ between equal tasks.
   return re.sub(r' at 0x\w+', '', str(found)), found.consts
+
+
+def _equal(one, other) -> bool:
+  """Whether two results of `_program` are the same."""
+  (text, values), (other_text, others) = one, other
+  return text == other_text and len(values) == len(others) and all(
+      map(np.array_equal, values, others))

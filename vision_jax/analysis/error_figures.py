@@ -63,13 +63,14 @@ def calibration(
   fig, (ax,) = figures.grid_figure(1, 1, size=(4.2, 4.0))
   ax.plot([0, 1], [0, 1], color='0.5', linestyle='--', linewidth=1,
           label='calibrated')
-  _whiskers(ax, rows, [row['confidence'] for row in rows])
+  _whiskers(ax, rows, [row['confidence'] for row in rows],
+            label='of a bin, 95 % Wilson interval')
   for row in rows:
-    ax.annotate(str(row['n']), (row['confidence'], 0.02), fontsize=7,
+    ax.annotate(str(row['n']), (row['confidence'], -0.06), fontsize=7,
                 ha='center')
   ax.set(xlabel='mean confidence (n at the bottom)', ylabel='accuracy',
-         xlim=(0, 1.02), ylim=(0, 1.02))
-  ax.legend(fontsize=8)
+         xlim=(0, 1.06), ylim=(-0.08, 1.04))
+  ax.legend(fontsize=8, ncols=2, loc='lower center', bbox_to_anchor=(0.5, 1))
   ax.grid(alpha=0.3)
   figures.save(fig, path)
 
@@ -89,7 +90,8 @@ def class_size(
   ax.scatter(counts, recalls, s=14, alpha=0.5, color=figures.COLORS[5],
              label='a class')
   groups = np.array_split(np.sort(counts), len(rows))
-  _whiskers(ax, rows, [np.exp(np.log(group).mean()) for group in groups])
+  _whiskers(ax, rows, [np.exp(np.log(group).mean()) for group in groups],
+            label='pooled, 95 % Wilson interval')
   ax.set(xscale='log', xlabel='training images of the class', ylabel='recall',
          ylim=(-0.03, 1.03))
   low, high = 0.7 * min(counts), 1.4 * max(counts)
@@ -128,10 +130,10 @@ def rates(
   figures.save(fig, path)
 
 
-def _whiskers(ax, rows, places) -> None:
+def _whiskers(ax, rows, places, *, label: str) -> None:
   value, whiskers = _values(rows)
   ax.errorbar(places, value, yerr=whiskers, fmt='o', color=figures.COLORS[0],
-              markersize=5, capsize=3, label='pooled, 95 % Wilson interval')
+              markersize=5, capsize=3, label=label)
 
 
 def _values(rows) -> tuple[np.ndarray, np.ndarray]:

@@ -144,9 +144,11 @@ def by_class_size(
   Args:
     predictions: Of a run.
     counts: Training examples of each class.
-    bins: Groups of (nearly) as many classes, the smallest classes first.
+    bins: Groups of (nearly) as many classes, the smallest classes first; at
+      most one a class.
   """
   counts = np.asarray(counts)
+  bins = min(bins, len(counts))
   right = predictions.predicted == predictions.labels
   rows = []
   for part in np.array_split(np.argsort(counts, kind='stable'), bins):

@@ -64,6 +64,8 @@ def confusion_matrix(
     matrix: np.ndarray,
     class_names: Sequence[str],
     path: str | os.PathLike[str],
+    *,
+    title: str = '',
 ) -> None:
   """Draws counts, coloured by the share of each true class.
 
@@ -71,6 +73,7 @@ def confusion_matrix(
     matrix: int [classes, classes], row = true class, column = predicted.
     class_names: names in the order of the rows.
     path: the PNG file to write.
+    title: above the matrix; '' = how many lie on its diagonal.
   """
   matrix = np.asarray(matrix)
   count = len(class_names)
@@ -84,7 +87,8 @@ def confusion_matrix(
   ax.set_xticks(range(count), class_names, rotation=90, fontsize=size)
   ax.set_yticks(range(count), class_names, fontsize=size)
   ax.set(xlabel='predicted class', ylabel='true class')
-  ax.set_title(f'{matrix.trace()} of {matrix.sum()} right', fontsize=10)
+  ax.set_title(title or f'{matrix.trace()} of {matrix.sum()} right',
+               fontsize=10)
   fig.colorbar(image, ax=ax, shrink=0.6, label='share of the true class')
   for i, j in zip(*np.nonzero(matrix)) if count <= 25 else ():
     ax.text(j, i, matrix[i, j], ha='center', va='center', fontsize=size - 1,
@@ -120,13 +124,15 @@ def image_grid(
 
 
 def reconstructions(
-    rows: Mapping[str, np.ndarray], path: str | os.PathLike[str]
+    rows: Mapping[str, np.ndarray], path: str | os.PathLike[str], *,
+    inches: float = 1.3
 ) -> None:
   """Draws named batches one below the other: original, noisy, reconstructed.
 
   Args:
     rows: float [n, H, W, C] in [0, 1] by name, all of the same n examples.
     path: the PNG file to write.
+    inches: width of an image.
 
   Raises:
     ValueError: the batches differ in length.
@@ -135,7 +141,8 @@ def reconstructions(
   if len(set(counts.values())) != 1:
     raise ValueError(f'every row needs the same examples, got {counts}')
   columns = next(iter(counts.values()))
-  fig, axes = grid_figure(columns * len(rows), columns, size=(1.3, 1.4))
+  fig, axes = grid_figure(
+      columns * len(rows), columns, size=(inches, inches + 0.1))
   for ax, image in zip(axes, (x for images in rows.values() for x in images)):
     _show(ax, image)
   for ax, name in zip(axes[::columns], rows):

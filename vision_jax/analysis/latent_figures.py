@@ -11,6 +11,9 @@ import numpy as np
 from vision_jax.analysis import figures
 
 _MARKERS = 'os^Dv'
+# Of a number from its place, and free around it, in widths of the map.
+_RADII = (0.03, 0.045, 0.06, 0.08, 0.1, 0.13)
+_CLEAR = 0.022
 # Tableau's twenty colours, the strong ones first, so that each of the first
 # ten classes and its pale twin also differ in shape.
 _STRONG = ('#1f77b4', '#ff7f0e', '#2ca02c', '#d62728', '#9467bd', '#8c564b',
@@ -26,7 +29,7 @@ def scatter(
     path: str | os.PathLike[str],
     *,
     title: str) -> None:
-  """Draws points coloured by group, numbered where the group is densest.
+  """Draws points coloured by group, numbered beside where it is densest.
 
   Args:
     plane: [n, 2].
@@ -41,10 +44,15 @@ def scatter(
     color, marker = style(i)
     ax.scatter(*points.T, s=13, color=color, marker=marker, linewidths=0.2,
                edgecolors='black', label=f'{i + 1:2d}  {name}')
+  numbers = np.zeros((0, 2))
   for i in range(len(names)):
     points = plane[groups == i]
     if len(points):
-      _number(ax, i + 1, _dense(points), style(i)[0])
+      place = _dense(points)
+      beside = _free(place, plane, numbers)
+      _number(ax, i + 1, place, beside, style(i)[0])
+      numbers = np.concatenate([numbers, beside[None]])
+  ax.margins(0.08)  # Room for numbers at the rim.
   ax.set(xticks=[], yticks=[])
   ax.set_title(title, fontsize=11)
   ax.legend(fontsize=7.5, loc='center left', bbox_to_anchor=(1.0, 0.5),
@@ -58,11 +66,29 @@ def style(i: int) -> tuple[str, str]:
   return colors[i % 10], _MARKERS[i // 10 % len(_MARKERS)]
 
 
-def _number(ax, number: int, place: np.ndarray, color: str) -> None:
+def _number(ax, number: int, place, beside, color: str) -> None:
+  """Writes a number at `beside`, with a line to the `place` that it is of."""
   box = {'boxstyle': 'circle,pad=0.15', 'facecolor': 'white',
          'edgecolor': color, 'alpha': 0.9}
-  ax.text(*place, str(number), fontsize=9, weight='bold', ha='center',
-          va='center', bbox=box)
+  ax.annotate(
+      str(number), place, beside, fontsize=9, weight='bold', ha='center',
+      va='center', bbox=box, arrowprops={'arrowstyle': '-', 'color': 'black'})
+
+
+def _free(place, points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+  """Returns the nearest spot around `place` clear of points and numbers.
+
+  The clearest one where none is. A number is twice as far from another as from
+  a point.
+  """
+  spread = np.maximum(np.ptp(points, axis=0), 1e-9)
+  angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+  ring = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+  spots = place + spread * np.concatenate([r * ring for r in _RADII])
+  gap = lambda taken: np.linalg.norm(
+      (spots[:, None] - taken) / spread, axis=-1).min(axis=1, initial=np.inf)
+  gaps = np.minimum(gap(points), gap(numbers) / 2)
+  return spots[np.minimum(gaps, _CLEAR).argmax()]
 
 
 def _dense(points: np.ndarray) -> np.ndarray:

@@ -67,7 +67,8 @@ def interpolations(generate, means: np.ndarray) -> np.ndarray:
 
   Args:
     generate: latents [n, d] -> images in [0, 1].
-    means: posterior means [n, d]; a path from each to the next one.
+    means: posterior means [n, d]; a path from the first to the second, from
+      the third to the fourth, and so on.
   """
   paths = [pictures.interpolate(start, end, steps=_STEPS)
            for start, end in zip(means[::2], means[1::2])]

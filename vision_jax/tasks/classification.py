@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from vision_jax import classifiers
-from vision_jax import config as config_lib
 from vision_jax import fusion
 from vision_jax import losses
 from vision_jax import metrics
@@ -57,8 +56,7 @@ def make(
   optimizer = optim.make_optimizer(
       config.optimizer, trainable=trainable, epochs=config.train.epochs,
       steps_per_epoch=info.steps_per_epoch, stages=stages)
-  rests = config_lib.choose('model.frozen_mode', config.model.frozen_mode, {
-      'eval': pattern, 'train': ''})
+  rests = classifiers.resting_pattern(config.model, pattern, trainable)
   cacheable = rests and not any(jax.tree.leaves(trainable['encoder']))
   sums = metrics.averages('loss', 'accuracy')
   objective = objectives.make(config, info)

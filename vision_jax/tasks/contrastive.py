@@ -37,16 +37,19 @@ def make(
 
   Raises:
     ConfigError: If a field is wrong or would be ignored.
+    DataError: If a strength of the views is wrong.
   """
   node = config.contrastive
   _check(config)
+  augment.check(
+      node.views, info.input_shape[-1], field='config.contrastive.views')
   model, prepare, stages, load = classifiers.make(config.model, node.dims)
   blank = jnp.zeros((1, *info.input_shape))
   random_variables = lambda key: model.init(key, blank, train=False)
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
   pattern = classifiers.frozen_pattern(config.model, stages)
   trainable = optim.trainable_mask(shapes, pattern)
-  rests = pattern if config.model.frozen_mode == 'eval' else ''
+  rests = classifiers.resting_pattern(config.model, pattern, trainable)
   optimizer = optim.make_optimizer(
       config.optimizer, trainable=trainable, epochs=config.train.epochs,
       steps_per_epoch=info.steps_per_epoch, stages=stages)
@@ -59,8 +62,10 @@ def make(
         keep_best=config.callbacks.restore_best)
 
   def views(batch, *keys):
-    return [augment.apply(node.views, batch['image'], batch['id'], key)
-            for key in keys]
+    images = batch['image']
+    # Images of no split, such as a user's own, have no id.
+    ids = batch['id'] if 'id' in batch else jnp.arange(len(images))
+    return [augment.apply(node.views, images, ids, key) for key in keys]
 
   def train_step(state, batch, key):
     *view_keys, dropout_key = jax.random.split(key, 3)
@@ -145,9 +150,14 @@ def retrieve(
 
 
 def _check(config) -> None:
-  """Raises ConfigError for an augmentation that the views would repeat."""
+  """Raises ConfigError for a field that would be ignored."""
+  config_lib.refuse_ignored(
+      config, ('loss.', 'train.label_smoothing', 'taxonomy.'), 'contrastive')
   used = [f'augment.{name}' for name, value in config.augment.items() if value]
+  used += [f'contrastive.views.{name}'
+           for name in ('views', 'mixup_alpha', 'cutmix_alpha', 'remix_kappa')
+           if config.contrastive.views[name]]
   if used:
     raise config_lib.ConfigError(
         f'config.{used[0]} has no use here: set it to 0. Both views are '
-        'config.contrastive.views.')
+        'config.contrastive.views, one image at a time.')

@@ -23,6 +23,10 @@ from vision_jax.data import diff_augment
 from vision_jax.models import gan
 from vision_jax.models import inputs
 
+# Fields of classifiers.
+_IGNORED = ('model.weights', 'model.frozen', 'model.remat', 'loss.',
+            'train.label_smoothing', 'taxonomy.')
+
 
 def make(
     config: ml_collections.ConfigDict,
@@ -34,7 +38,9 @@ def make(
   """Returns the adversarial task of a whole config.
 
   `params`, `batch_stats` and `opt_state` are dictionaries of the two players.
-  A batch is divided among the discriminator's updates of a step.
+  A batch is divided among the discriminator's updates of a step, and a part
+  that is all padding makes none; the generator takes the labels of the first
+  part, the only one that never is.
 
   Args:
     config: The whole config.
@@ -45,10 +51,12 @@ def make(
     train: Whether BatchNorm and dropout act while training.
 
   Raises:
-    ConfigError: If a field is wrong.
+    ConfigError: If a field is wrong or would be ignored.
     ValueError: If the generator's range is not the data's.
   """
   fields = config.gan
+  config_lib.refuse_ignored(config, _IGNORED, 'gan')
+  players_lib.check_penalties(config, train=train)
   target = config_lib.choose(
       'model.target', config.model.target, inputs.RANGES)
   check_range(config.model.output, target.bounds)
@@ -140,16 +148,31 @@ def make(
 
   def train_step(state, batch, key):
     real, size = target(batch['image']), len(batch['image']) // updates
+    labels, mask, parts = batch['label'], batch['mask'], []
     for i in range(updates):
       part = slice(i * size, (i + 1) * size)
-      labels, mask = batch['label'][part], batch['mask'][part]
-      state, each = move_discriminator(
-          state, real[part], labels, mask, jax.random.fold_in(key, i))
+      moved, each = move_discriminator(
+          state, real[part], labels[part], mask[part],
+          jax.random.fold_in(key, i))
+      parts.append(each)
+      state = among(mask[part].any(), moved, state) if i else moved
     state, loss = move_generator(
-        state, labels, mask, jax.random.fold_in(key, updates))
+        state, labels[:size], mask[:size], jax.random.fold_in(key, updates))
     ema = task_lib.update_ema(state, state.params, config.optimizer.ema_decay)
     return state.replace(step=state.step + 1, ema=ema), (
-        sums.single_from_model_output(mask=mask, generator_loss=loss, **each))
+        add_up(mask, loss, jax.tree.map(lambda *x: jnp.concatenate(x), *parts)))
+
+  def among(taken, moved, state):
+    return jax.tree.map(
+        lambda new, old: jnp.where(taken, new, old), moved, state)
+
+  def add_up(mask, loss, each):
+    total = sums.single_from_model_output(
+        mask=mask, generator_loss=jnp.zeros_like(mask), **each)
+    # The generator's losses are those of the first part alone.
+    own = type(total.generator_loss).from_model_output(
+        mask=mask[:len(loss)], generator_loss=loss)
+    return total.replace(generator_loss=own)
 
   def generate(state, latents, labels):
     images = players.look(state, 'generator', latents, labels)

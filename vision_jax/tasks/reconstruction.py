@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from vision_jax import classifiers
 from vision_jax import config as config_lib
 from vision_jax import image_metrics
 from vision_jax import losses
@@ -22,7 +23,12 @@ from vision_jax.analysis import reports
 from vision_jax.data import noise as noise_lib
 from vision_jax.models import autoencoders
 from vision_jax.models import inputs
+from vision_jax.models import layers
 from vision_jax.models import unet
+
+# Fields of classifiers.
+_IGNORED = ('model.weights', 'model.frozen_stages', 'model.remat', 'loss.',
+            'train.label_smoothing', 'taxonomy.')
 
 
 def make(
@@ -45,10 +51,13 @@ def make(
     sample_salt_and_pepper: The sampler of that kind of noise.
 
   Raises:
-    ConfigError: If a field is wrong.
+    ConfigError: If a field is wrong or would be ignored.
     DataError: If a field of `config.noise` is wrong.
     ValueError: If the output's range does not hold the target's.
   """
+  config_lib.refuse_ignored(config, _IGNORED, 'reconstruction')
+  config_lib.choose(
+      'model.output', config.model.output, dict.fromkeys(unet.HEAD_RANGE))
   prepare, target = (
       config_lib.choose(f'model.{name}', config.model[name], inputs.RANGES)
       for name in ('input', 'target'))
@@ -60,6 +69,8 @@ def make(
       key, jnp.zeros((1, *info.input_shape)), train=False)
   shapes = jax.eval_shape(random_variables, jax.random.key(0))['params']
   trainable = optim.trainable_mask(shapes, config.model.frozen)
+  rests = classifiers.resting_pattern(
+      config.model, config.model.frozen, trainable)
   optimizer = optim.make_optimizer(
       config.optimizer, trainable=trainable, epochs=config.train.epochs,
       steps_per_epoch=info.steps_per_epoch)
@@ -76,9 +87,10 @@ def make(
         corrupt, batch['image'], batch['id'], jax.random.fold_in(key, 1))
     def loss_of(params):
       params = optim.stop_frozen(params, trainable)
-      output = model.apply(
-          {'params': params}, prepare(noisy), train=True,
-          rngs={'dropout': key})
+      with layers.resting(rests):
+        output = model.apply(
+            {'params': params}, prepare(noisy), train=True,
+            rngs={'dropout': key})
       loss = losses.mean_squared_error(output, target(batch['image']))
       return losses.masked_mean(loss, batch['mask']), loss
     grads, loss = jax.grad(loss_of, has_aux=True)(state.params)
@@ -156,8 +168,11 @@ def make_model(config: ml_collections.ConfigDict, shape: tuple[int, int, int]):
   build = config_lib.choose('model.name', config.name, {
       'unet': lambda: unet.UNet(
           channels=shape[-1], features=features, dropout=config.dropout,
-          skip=config.skip, head=config.output, variant=config.variant,
-          dtype=dtype),
+          skip=config_lib.choose(
+              'model.skip', config.skip, {skip: skip for skip in unet.SKIPS}),
+          head=config.output, dtype=dtype, variant=config_lib.choose(
+              'model.variant', config.variant,
+              {variant: variant for variant in unet.VARIANTS})),
       'dense_autoencoder': lambda: autoencoders.make_dense(
           tuple(shape), features, head=config.output, dtype=dtype),
       'conv_autoencoder': lambda: autoencoders.make_conv(

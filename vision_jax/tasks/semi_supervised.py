@@ -63,8 +63,12 @@ def make(
 
   Raises:
     ConfigError: If a field is wrong or contradicts another.
+    DataError: If a strength of a view is wrong.
   """
   _check(config)
+  for policy in ('weak', 'strong'):
+    augment.check(config.semi[policy], info.input_shape[-1],
+                  field=f'config.semi.{policy}')
   semi, method = config.semi, METHODS[config.semi.method]
   sizes = samplers.mixed_sizes(config.train.sampler)
   groups = config.train.batch_size // sum(sizes)
@@ -72,7 +76,7 @@ def make(
   model, prepare, stages, _ = classifiers.make(
       config.model, len(info.class_names))
   pattern = classifiers.frozen_pattern(config.model, stages)
-  rests = pattern if config.model.frozen_mode == 'eval' else ''
+  rests = classifiers.resting_pattern(config.model, pattern, base.trainable)
   optimizer = optim.make_optimizer(
       config.optimizer, trainable=base.trainable, epochs=config.train.epochs,
       steps_per_epoch=info.steps_per_epoch, stages=stages)
@@ -108,6 +112,8 @@ def make(
           train=True, rngs={'dropout': dropout_key}, mutable=['batch_stats'])
       own, others = logits[:len(weak)], logits[len(weak):]
       total, each = objective(own, labelled, state.step)
+      if config.loss.l2:
+        total += config.loss.l2 * losses.kernel_squares(params, base.trainable)
       right = (own.argmax(-1) == labelled['label']).astype(jnp.float32)
       apart = sure = jnp.zeros(len(unlabelled['mask']))
       if method:
@@ -188,6 +194,7 @@ def make_views(
 def _check(config) -> None:
   """Raises ConfigError where fields contradict each other."""
   semi, train = config.semi, config.train
+  config_lib.refuse_ignored(config, ('taxonomy.',), 'semi_supervised')
   config_lib.choose('semi.method', semi.method, METHODS)
   config_lib.choose('semi.teacher', semi.teacher, {'student': 0, 'ema': 0})
   if semi.teacher == 'ema' and not config.optimizer.ema_decay:

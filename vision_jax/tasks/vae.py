@@ -31,6 +31,9 @@ from vision_jax.tasks import reconstruction
 # A dimension whose mean KL is below this many nats carries nothing.
 _ACTIVE_NATS = 0.01
 _LATENT_SEED = 1
+# Fields of classifiers.
+_IGNORED = ('model.weights', 'model.frozen_', 'model.remat', 'loss.',
+            'train.label_smoothing', 'taxonomy.')
 
 
 class Terms(NamedTuple):
@@ -61,10 +64,11 @@ def make(
     sample_salt_and_pepper: The sampler of that kind of noise.
 
   Raises:
-    ConfigError: If a field is wrong.
+    ConfigError: If a field is wrong or would be ignored.
     DataError: If a field of `config.noise` is wrong.
   """
   fields = config.vae
+  config_lib.refuse_ignored(config, _IGNORED, 'vae')
   _check(fields)
   prepare = config_lib.choose(
       'model.input', config.model.input, inputs.RANGES)
