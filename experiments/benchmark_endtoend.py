@@ -198,9 +198,9 @@ def report(results: dict[str, Any], out: pathlib.Path) -> str:
 Medians over the turns of a process from its start to its end. The first run
 has no compiled program and no decoded image; later runs find both. The peer
 does the same steps on the same images (training/validation/test), with the same
-checkpoints; the fastest of the numbers of decoding processes that were tried
-(`--workers`) counts. Figures, intervals and per-class tables are made by our
-side alone.
+checkpoints. Numbers of its decoding processes (`--workers`) that were tried:
+{_tried(results['jobs'])}
+Figures, intervals and per-class tables are made by our side alone.
 
 {tables.markdown(whole)}
 From the start of the process to the end of the first training step:
@@ -209,3 +209,14 @@ From the start of the process to the end of the first training step:
 What the tests said, to show that both sides train:
 
 {tables.markdown(tests)}"""
+
+
+def _tried(jobs: dict[str, Any]) -> str:
+  """Says which numbers of decoding processes each job's peer was given."""
+  tried = {name: list(job['peer_seconds_by_workers'])
+           for name, job in jobs.items()}
+  words = '; '.join(f'{name} {", ".join(numbers)}'
+                    for name, numbers in tried.items())
+  several = max(map(len, tried.values())) > 1
+  return words + ('; the fastest counts.' if several else
+                  '; one a job, so that none was chosen.')

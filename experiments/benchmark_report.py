@@ -84,6 +84,10 @@ means that we are faster than the fastest form of all. Geometric mean:
 {geometric_mean(results):.2f}.
 
 {tables.markdown(times)}
+The same as ratios; the number at the right is the fastest peer's:
+
+![ratios](ratios.png)
+
 Seconds of the first step beyond the second, which is compilation, and the
 memory that a process took beyond its imports. Operations are those of the
 products that PyTorch counts in its own step, a multiplication and an addition
@@ -121,16 +125,25 @@ def draw(results: dict[str, Any], path: pathlib.Path) -> None:
   ax.axvline(1, color='black', linewidth=1)
   ax.set_yticks(range(len(names)), names)
   ax.set_ylim(-0.6, len(names) - 0.4)
-  ax.set(xscale='log', xlabel=f'time of a step in {results["dtype"]} / ours; '
-         'the fastest at the right')
+  ax.set(xscale='log', xlabel=f'time of a step in {results["dtype"]} / ours '
+         '(log scale; further right = slower)')
+  ax.annotate('fastest\npeer', (1.02, len(names) - 0.3), fontsize=8,
+              xycoords=ax.get_yaxis_transform())
   low, high = ax.get_xlim()
-  ax.set_xlim(min(low, 0.8), max(high, 2.5))
-  ticks = [x for x in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
-           if ax.get_xlim()[0] <= x <= ax.get_xlim()[1]]
-  ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
-  ax.minorticks_off()
+  ax.set_xlim(min(low, 0.8), max(high, 2.6))
+  _label_ratios(ax)
   ax.legend(fontsize=8, ncols=4, loc='lower center', bbox_to_anchor=(0.5, 1))
   figures.save(fig, path)
+
+
+def _label_ratios(ax) -> None:
+  """Labels a logarithmic axis, a short one finely."""
+  low, high = ax.get_xlim()
+  wide = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+  ticks = [x for x in ((0.5, 0.8, 1, 1.25, 1.5, 2, 2.5, 3, 4) if high < 5 else
+                       wide) if low <= x <= high]
+  ax.set_xticks(ticks, [f'{x:g}' for x in ticks])
+  ax.minorticks_off()
 
 
 def _forms(results) -> list[str]:

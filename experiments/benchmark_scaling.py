@@ -35,17 +35,18 @@ from vision_jax import task as task_lib
 from vision_jax.analysis import figures
 from vision_jax.data import batches
 
-_PIXELS = (32, 64, 96, 128, 192)
+_SIDES = (32, 64, 96, 128, 192)
 _BATCHES = (2, 4, 8, 16, 32)
-_FIXED = {'pixels': 64, 'batch': 8}
+_FIXED = {'side': 64, 'batch': 8}
 _EXAMPLES = (1_000, 10_000, 30_000, 100_000)
-_STREAMED = {'pixels': 32, 'batch': 16}
+_STREAMED = {'side': 32, 'batch': 16}
 _STEPS = 20  # Of a turn.
 # What varies, and what is measured of it: label of the axis, columns.
 _PANELS = {
-    'pixels': ('side, pixels', ('ms', 'MB')),
+    'side': ('side, pixels', ('ms', 'MB')),
     'batch': ('batch size', ('ms', 'MB')),
-    'examples': ('examples, streamed', ('ms', 'MB', 'first start, s'))}
+    'examples': ('number of examples, streamed',
+                 ('ms', 'MB', 'first start, s'))}
 
 
 def run(args) -> dict[str, Any]:
@@ -53,9 +54,9 @@ def run(args) -> dict[str, Any]:
   config = workloads.make_config('unet')
   runtime.apply(config.runtime)
   return {'rows': {
-      'pixels': [_measure(config, side, _FIXED['batch'], args.repeats)
-                 for side in _PIXELS],
-      'batch': [_measure(config, _FIXED['pixels'], size, args.repeats)
+      'side': [_measure(config, side, _FIXED['batch'], args.repeats)
+               for side in _SIDES],
+      'batch': [_measure(config, _FIXED['side'], size, args.repeats)
                 for size in _BATCHES],
       'examples': [_apart(examples, args.repeats) for examples in _EXAMPLES]}}
 
@@ -78,7 +79,7 @@ def _measure(config, side: int, size: int, repeats: int) -> dict[str, float]:
     state, _ = jax.block_until_ready(step(state, batch, key))
     seconds.append(time.perf_counter() - began)
   return {
-      'pixels': side, 'batch': size, 'ms': 1e3 * float(np.median(seconds[1:])),
+      'side': side, 'batch': size, 'ms': 1e3 * float(np.median(seconds[1:])),
       'MB': (memory.argument_size_in_bytes + memory.temp_size_in_bytes
              + memory.output_size_in_bytes - memory.alias_size_in_bytes
              ) / 2**20}
@@ -104,7 +105,7 @@ def streamed(examples: int, folder: str, repeats: int) -> dict[str, float]:
   """
   config = workloads.make_config('unet')
   config.data.update(data_config.data())
-  side, size = _STREAMED['pixels'], _STREAMED['batch']
+  side, size = _STREAMED['side'], _STREAMED['batch']
   config = config_lib.replace(
       config, data__source='procedural', data__procedural_examples=examples,
       data__image_size=(side, side), data__channels=3, data__cache_dir=folder,
@@ -177,7 +178,8 @@ of files that the system may take back.
       ax.loglog([row[varied] for row in rows], [row[name] for row in rows],
                 marker=marker, color=color,
                 label=f'{name}: slope {exponent:.2f}')
-    ax.set(xlabel=label)
+    units = [name.split(', ')[-1] for name in columns]
+    ax.set(xlabel=label, ylabel=' or '.join(units))
     # Plain numbers: few of the values are powers of ten.
     ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter('{x:g}')
@@ -187,7 +189,8 @@ of files that the system may take back.
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     powers = ', '.join(f'{name} {value:.2f}' for name, value in slopes.items())
-    text += (f'\nPowers of {varied}: {powers}.\n\n{tables.markdown(rows)}')
+    text += (f'\nPowers of the {label.split(",")[0]}: {powers}.\n\n'
+             f'{tables.markdown(rows)}')
   figures.save(fig, out / 'scaling.png')
   first, *_, last = results['rows']['examples']
   grown = 1024 * (last['MB'] - first['MB']) / (
@@ -195,7 +198,22 @@ of files that the system may take back.
   return text + f"""
 The pixels stay on disk; what grows in memory are the names, hashes and splits,
 {grown:.1f} kB an example.
+{_twice(results['rows'])}
+![scaling](scaling.png)
 """
+
+
+def _twice(rows: dict[str, list[dict[str, float]]]) -> str:
+  """Says how far two timings of one cell lie apart; '' where there is none."""
+  lines = ''
+  for one, other in itertools.product(rows['side'], rows['batch']):
+    if (one['side'], one['batch']) == (other['side'], other['batch']):
+      low, high = sorted((one['ms'], other['ms']))
+      lines += (
+          f'\nA side of {one["side"]} pixels in batches of {one["batch"]} was '
+          f'timed twice: {low:.4g} and {high:.4g} ms,\na factor of '
+          f'{high / low:.2f}. Smaller differences of times say nothing.\n')
+  return lines
 
 
 if __name__ == '__main__':

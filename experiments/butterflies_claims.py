@@ -206,8 +206,11 @@ def _small_denoisers(measured: Measured) -> list[Evidence]:
 
 def _latent_clusters(measured: Measured) -> list[Evidence]:
   what = 'adjusted mutual information of K-means (k = 20) and species'
+  others = ''.join(
+      f'; {name}: {float(row["ami"]):.3f}' for name in ('random', 'pixels')
+      for row in _read(measured, 'latent/table.csv', encoder=name))
   return [Evidence(what, _interval(row, 'ami', 'ami_low', 'ami_high'),
-                   detail=f'n = {row["n"]} test images')
+                   detail=f'n = {row["n"]} test images{others}')
           for row in _read(measured, 'latent/table.csv', encoder='autoencoder')
           ] or [Evidence(what, None)]
 

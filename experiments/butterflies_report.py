@@ -65,8 +65,8 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
       low, high = mean.low, mean.high
       if len(group) == 1:
         low, high = (group[0][f'{name}_{end}'] for end in ('low', 'high'))
-      line |= {name: mean.estimate,
-               f'{name} 95 %': f'[{max(low, 0):.3f}, {min(high, 1):.3f}]'}
+      line |= {name: mean.estimate, f'{name} 95 %': '' if low is None else (
+          f'[{max(low, 0):.3f}, {min(high, 1):.3f}]')}
       line[f'_{name}'] = (mean.estimate, low, high)
     line['study'] = group[0]['published_accuracy']
     line['pretraining epochs'] = group[0]['pretraining_epochs']

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
                **tables.result_row(folder)})
   writers.write_csv(out / 'table.csv', rows)
   writers.write_text(
-      out / 'report.md', report(argv, rows, compare(folders)))
+      out / 'report.md', report(argv, args, rows, compare(folders)))
   print((out / 'report.md').read_text())
 
 
@@ -96,16 +96,17 @@ def compare(folders: list[pathlib.Path]) -> list[dict[str, Any]]:
   return rows
 
 
-def report(argv, rows, changes) -> str:
+def report(argv, args, rows, changes) -> str:
   """Returns the Markdown report; every number comes from the runs."""
+  weights = '' if args.weights else '\nVGG16 with random weights.'
   return f"""# Characters: one factor at a time
 
 Command: `python -m experiments.characters {shlex.join(argv)}`
 
 Machine: {tables.machine()}. The images are a stand-in for the study's sets,
 nearly separable by borders and resolution: read the table for plumbing and
-timing, and for what `published` does to the same predictions, not for how
-well characters are told apart.
+timing, and for what the evaluation of `published` says of another fit of
+model 1, not for how well characters are told apart.{weights}
 
 {tables.markdown(rows)}
 ## Each change on the same test images

@@ -16,6 +16,7 @@ report's own part is imbalance_report.py.
 
 import argparse
 from concurrent import futures
+import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -51,9 +52,14 @@ def main(argv: list[str]) -> None:
     args.pixels, args.epochs, args.rate, args.seeds = 227, 50, 1e-3, 5
   if not args.workers:
     args.workers = os.cpu_count() if jax.default_backend() == 'cpu' else 1
-  _train_all(args, [
-      setting for setting in settings(args.full)
-      if not (_folder(args, setting) / 'rows.json').is_file()][:args.limit])
+  todo = [setting for setting in settings(args.full)
+          if not (_folder(args, setting) / 'rows.json').is_file()][:args.limit]
+  # Half of the remedies need it, after a training.
+  if todo and importlib.util.find_spec('imblearn') is None:
+    raise config_lib.ConfigError(
+        "The remedies need imbalanced-learn: pip install "
+        "'vision_jax[imbalance]'")
+  _train_all(args, todo)
   cells = [imbalance_cells.read(folder) for folder in _finished(args)]
   imbalance_report.write(cells, args, argv)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from vision_jax.analysis import figures
 
+_STYLES = ('-', '--', '-.', ':')
 _RUNGS = ('plain', 'regularized', 'normalized')
 
 
@@ -41,15 +42,17 @@ def _panels(cells, path: pathlib.Path, columns: dict[str, str]) -> None:
     return
   fig, axes = figures.grid_figure(len(columns), len(columns), size=(4.2, 3.4))
   for ax, (title, column) in zip(axes, columns.items(), strict=True):
-    for color, (name, cell) in zip(figures.COLORS, cells.items()):
+    for color, style, (name, cell) in zip(
+        figures.COLORS, _STYLES, cells.items()):
       values = np.array([row[column] for row in cell.rows])
       epochs = np.arange(1, len(values) + 1)
-      ax.plot(epochs, values.mean(1), color=color, label=name)
+      ax.plot(epochs, values.mean(1), style, color=color, label=name)
       ax.fill_between(epochs, values.min(1), values.max(1), color=color,
                       alpha=0.15, linewidth=0)
-    ax.set(xlabel='epoch', title=title)
+    ax.set(xlabel='epoch', ylabel='cross-entropy, nats', title=title)
     ax.grid(alpha=0.3)
     if 'accuracy' in column:
-      ax.set_ylim(0, 1.02)
+      ax.set(ylim=(0, 1.02), ylabel='accuracy')
     ax.legend(fontsize=8)
+  fig.suptitle('lines: mean over seeds; bands: their range', fontsize=9)
   figures.save(fig, path)

@@ -1,5 +1,6 @@
 """The report of experiments/jellyfish.py, in words computed from its rows."""
 
+import collections
 import pathlib
 
 import numpy as np
@@ -80,6 +81,18 @@ def along(curves) -> list[str]:
   return lines
 
 
+def _unchosen(curves) -> str:
+  """Names the runs that were measured once, so that nothing was chosen."""
+  counts = collections.Counter(
+      (row['protocol'], row['seed']) for row in curves)
+  names = [f'`{protocol}-{seed}`' for (protocol, seed), count
+           in counts.items() if count == 1]
+  if not names:
+    return ''
+  return (f' (of {" and ".join(names)} one point was measured: there nothing '
+          'was chosen)')
+
+
 def report(
     command: str, args, rows, best, curves, *, extractor, machine, images,
 ) -> str:
@@ -125,7 +138,8 @@ At the end:
 {table(rows)}
 {chr(10).join(verdicts(rows))}
 
-At each run's best checkpoint, which {args.samples} samples of other noise chose:
+At each run's best checkpoint, which {args.samples} samples of other noise \
+chose{_unchosen(curves)}:
 
 {table(best)}
 {chr(10).join(verdicts(best) + along(curves))}

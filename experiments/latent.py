@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import origins
 from experiments import tables
 from vision_jax import config as config_lib
 from vision_jax import datasets
@@ -46,8 +47,9 @@ def main(argv: list[str]) -> None:
   config.data.root = args.root
   config.data.image_size = (args.pixels, args.pixels)
   began, rows, curves, columns, first = time.perf_counter(), [], {}, {}, None
-  for part in args.encoders.split(';'):
-    name, _, source = part.strip().partition('=')
+  sources = dict(part.strip().partition('=')[::2]
+                 for part in args.encoders.split(';'))
+  for name, source in sources.items():
     print(name, flush=True)
     encoded = encoders.encode(source, config.data)
     first = first or encoded._replace(features=np.zeros(0))
@@ -63,7 +65,11 @@ def main(argv: list[str]) -> None:
       {'encoder': name, **row} for name, part in curves.items()
       for row in part])
   writers.write_csv(out / 'points.csv', _points(first, columns))
-  writers.write_text(out / 'report.md', report(argv, args, rows, seconds))
+  folders = {name: source for name, source in sources.items()
+             if pathlib.Path(source).is_dir()}
+  writers.write_text(
+      out / 'report.md',
+      report(argv, args, rows, seconds) + origins.describe(folders))
   print((out / 'report.md').read_text())
 
 
@@ -194,8 +200,28 @@ to species. Trustworthiness is that of the map of all images.
 
 {tables.markdown(shown)}
 Most useful to a linear classifier: `{best['encoder']}`,
-{interval(best, 'linear')}. `sweep.png` shows other numbers of clusters.
-"""
+{interval(best, 'linear')}. Other numbers of clusters:
+
+![sweep](sweep.png)
+
+Maps of all images, coloured by species and by cluster:
+
+{tables.markdown(_map_links(args, [row['encoder'] for row in rows]))}"""
+
+
+def _map_links(args, names: list[str]) -> list[dict[str, str]]:
+  """Returns a row an encoder, with links to those of its maps that exist."""
+  rows = []
+  for name in names:
+    row = {'encoder': name}
+    for method in args.maps.split(','):
+      links = {kind: f'{name}_{method}_{kind}.png'
+               for kind in ('species', 'clusters')}
+      row[_TITLES[method]] = ', '.join(
+          f'[{kind}]({file})' for kind, file in links.items()
+          if (pathlib.Path(args.out) / file).is_file())
+    rows.append(row)
+  return rows
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import origins
 from experiments import tables
 from vision_jax import checkpoint
 from vision_jax import config as config_lib
@@ -37,14 +38,17 @@ def main(argv: list[str]) -> None:
   """Exports and measures every run, and writes the report."""
   args = _parser().parse_args(argv)
   began, rows = time.perf_counter(), []
-  for part in args.runs.split(','):
-    name, _, folder = part.partition('=')
+  folders = dict(
+      part.partition('=')[::2] for part in args.runs.split(','))
+  for name, folder in folders.items():
     print(name, flush=True)
     rows += measure(name, pathlib.Path(folder), args)
   seconds = time.perf_counter() - began
   out = pathlib.Path(args.out)
   writers.write_csv(out / 'table.csv', rows)
-  writers.write_text(out / 'report.md', report(argv, args, rows, seconds))
+  writers.write_text(
+      out / 'report.md',
+      report(argv, args, rows, seconds) + origins.describe(folders))
   print((out / 'report.md').read_text())
 
 

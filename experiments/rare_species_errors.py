@@ -85,9 +85,12 @@ def _draw(predictions, dataset, counts, rows, out) -> None:
       predictions.labels, predictions.predicted, len(names))
   figures.confusion_matrix(matrix, names, out / 'confusion_all.png')
   largest, shown = errors.largest(predictions, counts)
+  right, hidden = matrix.trace(), largest.trace() - matrix.trace()
   figures.confusion_matrix(
       largest, [taxonomy.leaf(name) for name in shown],
-      out / 'confusion_largest.png')
+      out / 'confusion_largest.png',
+      title=f'{right} of {matrix.sum()} right; {hidden} of the '
+            f'{largest[-1, -1]} in the last cell are not' if hidden else '')
   place = {name: row for row, name in enumerate(dataset.ids)}
   image = lambda i: dataset.images[place[predictions.paths[i]]] / 255
   wrong = errors.confident_mistakes(predictions, _GALLERY)
@@ -158,7 +161,7 @@ Command: `{command}`
 ## All families, and the largest
 
 Smaller families are joined in the second matrix, so that mistakes among them
-count as right there.
+lie on its diagonal.
 
 ![all](confusion_all.png)
 ![largest](confusion_largest.png)

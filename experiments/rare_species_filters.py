@@ -30,7 +30,7 @@ from vision_jax.data import filters
 from vision_jax.data import pipeline
 
 _SIDE = 64  # GrabCut's images; its time grows with their area.
-_DRAWN = 8
+_DRAWN = 4
 _AUGMENT = ('flip_horizontal', 'rotation', 'zoom', 'translation', 'views')
 
 
@@ -154,9 +154,9 @@ def draw(args, names: list[str], path: pathlib.Path) -> None:
   pictures = {}
   for name in names:
     change = filters.make(make_config(args, name).data)
-    pictures[name] = np.stack([
+    pictures[name.replace('_', ' ')] = np.stack([
         change(plain.ids[i], np.asarray(plain.images[i])) for i in rows]) / 255
-  figures.reconstructions(pictures, path)
+  figures.reconstructions(pictures, path, inches=2.0)
 
 
 def _text(argv, args, rows, seconds: float) -> str:

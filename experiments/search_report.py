@@ -17,9 +17,9 @@ from vision_jax.analysis import figures
 
 _PLOTS = {
     'history': optuna.visualization.matplotlib.plot_optimization_history,
-    'reports': optuna.visualization.matplotlib.plot_intermediate_values,
     'slices': optuna.visualization.matplotlib.plot_slice,
 }
+_NAMED = 5  # Trials that the figure of all reports tells apart.
 
 
 def write(
@@ -50,7 +50,8 @@ def write(
     summary |= {'winner': best.number, 'value': best.value,
                 'values': best.params, 'test': result['test'],
                 'intervals': result['intervals']}
-    _plot(study.optuna, folder / 'figures')
+    plot(study.optuna, folder, config.callbacks.monitor)
+    plot_reports(study.optuna, folder, config.callbacks.monitor)
   writers.write_json(folder / 'study.json', summary)
   writers.write_text(
       folder / 'report.md', report(summary, rows, command, study.plan))
@@ -82,6 +83,12 @@ on the validation split; only the winner's run was tested.
     shown = [{'test metric': name, 'value': test[name], 'low': low,
               'high': high} for name, (low, high) in intervals.items()]
     text += f"""
+![history](history.png)
+
+![reports](reports.png)
+
+![slices](slices.png)
+
 Winner: trial {summary['winner']}, {summary['value']:.4g} with \
 {', '.join(f'{k} = {v}' for k, v in summary['values'].items())}. On the test
 split, 95 %:
@@ -90,15 +97,14 @@ split, 95 %:
   return text + '\n' + tables.markdown(rows)
 
 
-def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
-  """Draws Optuna's own plots."""
+def plot(study: optuna.Study, folder: pathlib.Path, monitor: str) -> None:
+  """Draws Optuna's own plots; `monitor` names what was optimised."""
   from matplotlib import pyplot  # Optuna draws with it.
   from matplotlib import ticker
-  folder.mkdir(exist_ok=True)
-  for name, plot in _PLOTS.items():
+  for name, draw in _PLOTS.items():
     with warnings.catch_warnings():
       warnings.simplefilter('ignore', optuna.exceptions.ExperimentalWarning)
-      plot(study)
+      draw(study, target_name=f'best {monitor}')
     figure = pyplot.gcf()
     # Side by side, the names of fields need room.
     figure.set_size_inches(max(8.0, 3.5 * len(figure.axes)), 4.5)
@@ -108,3 +114,31 @@ def _plot(study: optuna.Study, folder: pathlib.Path) -> None:
         ax.xaxis.set_minor_formatter(ticker.NullFormatter())
     figures.save(figure, folder / f'{name}.png')
     pyplot.close(figure)
+
+
+def plot_reports(
+    study: optuna.Study, folder: pathlib.Path, monitor: str) -> None:
+  """Draws what trials reported after each epoch, all but the best in grey."""
+  upwards = study.direction == optuna.study.StudyDirection.MAXIMIZE
+  done = [trial for trial in study.trials
+          if trial.state == optuna.trial.TrialState.COMPLETE]
+  best = sorted(done, key=lambda trial: trial.value, reverse=upwards)[:_NAMED]
+  others = [trial for trial in study.trials
+            if trial not in best and trial.intermediate_values]
+  fig, (ax,) = figures.grid_figure(1, 1, size=(8.0, 4.5))
+  for i, trial in enumerate(others):
+    _line(ax, trial, '.', color='0.75', markersize=4,
+          label=None if i else 'others')
+  for trial, color, marker in zip(best, figures.COLORS, 'os^Dv'):
+    _line(ax, trial, marker, color=color, markersize=3.5,
+          label=f'trial {trial.number}: {trial.value:.4g}')
+  ax.set(xlabel='epoch', ylabel=f'best {monitor} so far')
+  ax.grid(alpha=0.3)
+  ax.legend(fontsize=8)
+  figures.save(fig, folder / 'reports.png')
+
+
+def _line(ax, trial: optuna.trial.FrozenTrial, marker: str, **style) -> None:
+  # A trial that was pruned at once is a point.
+  ax.plot(*zip(*sorted(trial.intermediate_values.items())), marker=marker,
+          linewidth=1.2, **style)

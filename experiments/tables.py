@@ -25,13 +25,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def result_row(folder: str | pathlib.Path) -> dict[str, Any]:
   """Returns what every table shows of a finished classification run.
 
-  Accuracy and F1 come with their 95 % intervals over the n test examples.
+  Accuracy and F1 come with their 95 % intervals over the n test examples, None
+  where the run reports none.
   """
   result = json.loads((pathlib.Path(folder) / 'result.json').read_text())
   test, intervals = result['test'], result['intervals']
   row = {'n_train': result['examples']['train'], 'n_test': test['n']}
   for name in ('accuracy', 'macro_f1'):
-    low, high = intervals[name]
+    low, high = intervals[name] if name in intervals else (None, None)
     row |= {name: test[name], f'{name}_low': low, f'{name}_high': high}
   return row | {
       'macro_precision': test['macro_precision'],
