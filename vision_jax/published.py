@@ -54,10 +54,9 @@ _AVERAGED = ('macro_precision', 'macro_recall', 'macro_f1')
 def batch_metrics(make):
   """Metrics of each evaluation batch, averaged (study 0 a).
 
-  Examples come sorted by class, so a batch holds few classes; precision,
-  recall and F1 are macro averages over all classes, those without an example
-  or a prediction counting zero. F1 falls to about a third. No interval is
-  reported with them: the bootstrap's are those of the whole set's metrics.
+  Examples come sorted by class, so a batch holds few classes, and what it takes
+  for others counts zero. F1 falls to about a third. No interval is reported
+  with them: the bootstrap's are those of the whole set's metrics.
   """
   @functools.wraps(make)
   def published(config, info):
@@ -81,12 +80,15 @@ def batch_averages(
     batch_size: int, classes: int) -> dict[str, float]:
   """Returns macro precision, recall and F1 as a mean over batches.
 
+  As in torchmetrics a batch's average is over the classes that have an example
+  or a prediction in it.
+
   Args:
     labels: int [n], in the order of evaluation.
     predicted: int [n].
     batch_size: Examples a batch; the last may be smaller and weighs the same
       an example, as Lightning weighs it.
-    classes: Number of classes, the denominator of every macro average.
+    classes: Number of classes.
   """
   totals = np.zeros(3)
   for start in range(0, len(labels), batch_size):
@@ -95,7 +97,7 @@ def batch_averages(
     hits = matrix.diagonal().astype(np.float64)
     truth, guesses = matrix.sum(1), matrix.sum(0)
     scores = [
-        (hits / np.maximum(below, 1)).sum() / classes
+        (hits / np.maximum(below, 1)).sum() / (truth + guesses > 0).sum()
         for below in (guesses, truth, (truth + guesses) / 2)]
     totals += np.array(scores) * len(labels[part])
   return dict(zip(_AVERAGED, (totals / len(labels)).tolist(), strict=True))
