@@ -120,26 +120,29 @@ def test_numbers_and_intervals_are_of_the_same_examples(
   assert len(rows) == 1 + n
 
 
+def after(first, folder):
+  """The fit that takes the stopper of `first`, and next to nothing moves."""
+  return config_lib.replace(
+      first, optimizer__learning_rate=1e-6,
+      published__switches=('shared_callbacks',),
+      published__callbacks_from=str(folder))
+
+
 def test_shared_callbacks_stop_the_next_fit_at_once(tmp_path):
   # The first fit ends with a low best value; the second never beats it.
   first = run_helpers.make_config(
       callbacks__patience=2, optimizer__learning_rate=1e-2, train__epochs=6)
   loop.train(first, tmp_path / 'first')
   best = results.read(tmp_path / 'first')['callbacks']['best']
-  second = config_lib.replace(
-      first, optimizer__learning_rate=1e-6,
-      published__switches=('shared_callbacks',),
-      published__callbacks_from=str(tmp_path / 'first'))
-  result = loop.train(second, tmp_path / 'second')
+  result = loop.train(after(first, tmp_path / 'first'), tmp_path / 'second')
   alone = loop.train(
       config_lib.replace(first, optimizer__learning_rate=1e-6),
       tmp_path / 'alone')
   assert result['callbacks']['best'] == best
   assert result['epochs'] <= 2 < alone['epochs']
   # Its wait has run out, so the third gets a single epoch, as in Lightning.
-  third = config_lib.replace(
-      second, published__callbacks_from=str(tmp_path / 'second'))
-  assert loop.train(third, tmp_path / 'third')['epochs'] == 1
+  third = loop.train(after(first, tmp_path / 'second'), tmp_path / 'third')
+  assert third['epochs'] == 1
 
 
 def test_freezing_by_sharing_freezes_an_encoder_that_should_train():
@@ -272,13 +275,9 @@ def test_shared_callbacks_count_on_where_features_are_cached(tmp_path):
       model__frozen='^encoder/', callbacks__patience=9)
   loop.train(first, tmp_path / 'first')
   best = results.read(tmp_path / 'first')['callbacks']['best']
-  # Next to nothing moves, so that the second fit never beats the first.
-  second = config_lib.replace(
-      first, optimizer__learning_rate=1e-6,
-      published__switches=('shared_callbacks',),
-      published__callbacks_from=str(tmp_path / 'first'))
   for cached in (True, False):
     result = loop.train(
-        config_lib.replace(second, train__cache_features=cached),
+        config_lib.replace(after(first, tmp_path / 'first'),
+                           train__cache_features=cached),
         tmp_path / str(cached))
     assert result['callbacks']['best'] == best, cached
