@@ -3,6 +3,8 @@
     python -m experiments.butterflies --root=../shared/data \
         --models=a_matched,b1,b2 --fractions=0.1,0.25 --cuts= --seeds=0,1,2
     python -m experiments.butterflies --root=../shared/data --report_only
+    python -m experiments.butterflies --root=../shared/data \
+        --protocol=published --out=experiments/results/butterflies_published
 
 Trains every model at every fraction of labels and at the assignment's cuts,
 and the autoencoders that they start from, each once. Then the files of
@@ -11,7 +13,8 @@ are not repeated and a stopped one goes on. `--report_only` trains nothing and
 lists the commands for what is missing. The study's budget is the default: with
 128 px on two CPU cores an epoch of an autoencoder takes 75 seconds; then B1
 takes half a minute at 10 % of the labels and 80 seconds with all, the others 2
-to 5 and 10 to 20 minutes.
+to 5 and 10 to 20 minutes. The 15 fits of `published` take 20 minutes, for all
+but the first stop after an epoch or five.
 """
 
 import argparse
