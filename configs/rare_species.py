@@ -18,7 +18,7 @@ recipe. A frozen backbone runs once: augmentation is then a few fixed views.
 Expected on two CPU cores: digits with the cnn, test accuracy .9 in 20 seconds;
 caltech_families with the frozen EfficientNet-Lite0,
 test accuracy .942 [.904, .965] (n = 240). From a cold start 13 trainings take
-200 seconds (experiments/rare_species.py), of which decoding and the backbone
+295 seconds (experiments/rare_species.py), of which decoding and the backbone
 take most.
 """
 
