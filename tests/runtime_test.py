@@ -1,5 +1,7 @@
 """Programs that run once, copies, the cache of programs, a process's age."""
 
+import os
+import pathlib
 import subprocess
 import sys
 import time
@@ -7,8 +9,11 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import run_helpers
+from vision_jax import allocator
+from vision_jax import config as config_lib
 from vision_jax import runtime
 
 
@@ -29,6 +34,20 @@ def test_copies_share_no_buffer():
   places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves([tree, leaf])]
   assert len(set(places)) == 4
   assert all((x == leaf).all() for x in jax.tree.leaves(tree))
+
+
+def test_a_run_begins_without_the_memory_of_the_one_before():
+  if not allocator.keep_freed_memory():
+    pytest.skip('the C library is not glibc')
+  def resident():
+    pages = pathlib.Path('/proc/self/statm').read_text().split()[1]
+    return int(pages) * os.sysconf('SC_PAGE_SIZE')
+  held = [np.ones(1 << 20) for _ in range(25)]
+  before = resident()
+  del held
+  assert resident() > before - 50e6
+  runtime.apply(config_lib.base().runtime)
+  assert resident() < before - 150e6
 
 
 def test_the_smallest_program_is_kept_for_the_next_start(tmp_path):

@@ -43,7 +43,7 @@ def keep_freed_memory() -> bool:
   """Lets malloc reuse what the process freed; returns whether it does.
 
   Call it once, before any thread starts. The process then holds the most
-  memory it ever needed. Measured on two cores: writing 67 MB takes 3 ms
+  memory it ever needed, until `give_back`. Measured on two cores: writing 67 MB takes 3 ms
   instead of 33 ms, a convolution with that output 18 ms instead of 48 ms.
   """
   library = _glibc()
@@ -56,6 +56,17 @@ def keep_freed_memory() -> bool:
       _M_ARENA_MAX: 1,  # one pool for all threads
   }
   return all([library.mallopt(*setting) for setting in settings.items()])
+
+
+def give_back() -> None:
+  """Returns what is free to the kernel: between runs it is of no use.
+
+  Four runs of a classifier of 34 million weights in one process, each begun so,
+  hold .5 GB between them instead of 2.3 to 2.7.
+  """
+  library = _glibc()
+  if library is not None:
+    library.malloc_trim(ctypes.c_size_t(0))
 
 
 def retire_fragments() -> int:

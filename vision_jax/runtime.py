@@ -31,6 +31,7 @@ def apply(config: ml_collections.ConfigDict) -> None:
   JAX_COMPILATION_CACHE_DIR names another; JAX's variables come first.
   """
   allocator.keep_freed_memory()
+  allocator.give_back()  # What a run before it in this process has left.
   if not config.compilation_cache:
     return
   for name, value in _CACHED.items():
