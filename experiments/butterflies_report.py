@@ -244,7 +244,7 @@ McNemar's exact test, not corrected for their number.
 
 def _conclusions(claims, page: str, *, protocol: str) -> str:
   count = lambda name: sum(row['verdict'] == name for row in claims)
-  return f"""# Butterflies: what the study claims, and what the runs say (`{protocol}`)
+  return f"""# Butterflies: the study's claims, and what the runs say (`{protocol}`)
 
 {len(claims)} claims. Hold: {count(butterflies_claims.HOLDS)}. Do not hold: {
     count(butterflies_claims.FAILS)}. Undecided: {

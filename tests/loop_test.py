@@ -177,7 +177,10 @@ def test_gradual_unfreezing_warns_of_nothing(tmp_path):
       optimizer__unfreeze_epochs=1.0, train__max_steps=1)
   with warnings.catch_warnings():
     warnings.filterwarnings('error', message='Trainable weights')
-    loop.train(config, tmp_path / 'run')
+    result = loop.train(config, tmp_path / 'run')
+  # The step that is looked at was made, with an encoder that may train.
+  assert result['steps'] == 1
+  assert result['parameters']['frozen'] == 0
 
 
 def test_a_wrong_mode_is_found_before_training(tmp_path):

@@ -67,11 +67,11 @@ def train(
     return results.read(folder)
   run = runs.build(config)
   # What could not end is not begun, and leaves no folder.
-  _check(run)
   pretraining.check(asked, config, run.dataset)
+  state = runs.init_state(run)
+  _check(run, state)
   writers.prepare(folder, config)
   pipeline.write_manifest(run.dataset, folder / 'manifest.json')
-  state = runs.init_state(run)
   stores = features.make_stores(run, state)
   with checkpoint.open_manager(folder, config.checkpoint) as manager:
     state, seen = fit(run, state, stores, manager=manager, folder=folder)
@@ -90,7 +90,7 @@ def train(
       run, state, final, outputs, folder=folder, began=began)
 
 
-def _check(run: runs.Run) -> None:
+def _check(run: runs.Run, state: task_lib.TrainState) -> None:
   """Raises for what would be found out only when a run has been trained."""
   splits, monitor = run.dataset.splits, run.config.callbacks.monitor
   if not len(splits['test']):
@@ -103,7 +103,7 @@ def _check(run: runs.Run) -> None:
         'examples: set config.data.validation_fraction, or another monitor '
         'such as train_loss.')
   callbacks.sign(run.config.callbacks)
-  refine.check(run)
+  refine.check(run, state)
 
 
 def best_state(

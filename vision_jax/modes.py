@@ -90,9 +90,9 @@ def describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
   encoder that runs once costs less.
   """
   config = config_lib.replace(config, model__weights='')
+  config_lib.check(config)
   data = pipeline.describe(config.data)
-  labels = config_lib.choose(
-      'train.split', config.train.split, data['labels'])
+  labels = runs.trained(config, data['labels'])
   info = runs.make_info(
       config, data['class_names'], data['input_shape'], labels)
   task = runs.make_task(config, info)

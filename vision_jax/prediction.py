@@ -40,11 +40,8 @@ def predict(
     DataError: If the folder holds no readable image.
   """
   config = config_lib.replace(config, model__weights='')
-  if not results.exists(pathlib.Path(folder)):
-    raise config_lib.ConfigError(
-        f'{folder} is no finished run: it has no result.json.')
-  paths, pixels = _read(pathlib.Path(images), config.data)
   names = results.read(folder)['class_names']
+  paths, pixels = _read(pathlib.Path(images), config.data)
   info = task_lib.Info(tuple(names), tuple(pixels.shape[1:]), steps_per_epoch=1)
   if quantisation.exists(folder):
     task, state = quantisation.restore(config, info, folder)

@@ -31,7 +31,7 @@ def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
   Raises:
     ConfigError: See `check`.
   """
-  check(run)
+  check(run, state)
   name = run.config.train.refine
   if name == 'none':
     return state
@@ -52,11 +52,12 @@ def apply(run: runs.Run, state: task_lib.TrainState) -> task_lib.TrainState:
   return state.replace(params=runs.replicate(run, params), ema={})
 
 
-def check(run: runs.Run) -> None:
+def check(run: runs.Run, state: task_lib.TrainState) -> None:
   """Raises ConfigError where `apply` could not do what config.train.refine is.
 
   That is an unknown name, a task without a linear last layer, or a remedy that
-  needs validation examples where there are none. To be known before a training.
+  needs validation examples where there are none. The state of step 0 tells, so
+  that it is known before a training.
   """
   name = config_lib.choose(
       'train.refine', run.config.train.refine, {name: name for name in NAMES})
@@ -71,8 +72,7 @@ def check(run: runs.Run) -> None:
         f'config.train.refine={name!r} chooses on validation examples, and '
         'there are none; set config.data.validation_fraction or '
         'config.data.imbalance.test="balanced".')
-  head = jax.eval_shape(run.task.init, run.key).params['head']
-  if 'bias' not in head['logits']:
+  if 'bias' not in state.params['head']['logits']:
     raise config_lib.ConfigError(
         f'config.train.refine={name!r} makes a linear last layer; leave '
         f'{run.config.model.head[-1]!r} out of config.model.head.')

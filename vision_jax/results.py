@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vision_jax import config as config_lib
 from vision_jax import runs
 from vision_jax import runtime
 from vision_jax import task as task_lib
@@ -28,9 +29,13 @@ def read(folder: str | pathlib.Path) -> dict[str, Any]:
   """Returns the result of a finished run.
 
   Raises:
-    FileNotFoundError: If the run has not ended.
+    ConfigError: If the run has not ended.
   """
-  return json.loads((pathlib.Path(folder) / _NAME).read_text())
+  folder = pathlib.Path(folder)
+  if not exists(folder):
+    raise config_lib.ConfigError(
+        f'{folder} is no finished run: it has no {_NAME}.')
+  return json.loads((folder / _NAME).read_text())
 
 
 def write(

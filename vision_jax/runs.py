@@ -96,17 +96,20 @@ def make_shardings(config: ml_collections.ConfigDict):
           jax.sharding.NamedSharding(mesh, spec('data')))
 
 
+def trained(config: ml_collections.ConfigDict, splits):
+  """Returns what `splits` has of `config.train.split`, never a test's."""
+  return config_lib.choose('train.split', config.train.split, {
+      name: rows for name, rows in splits.items()
+      if name not in ('validation', 'test')})
+
+
 def make_info(
     config: ml_collections.ConfigDict, class_names, shape, labels,
 ) -> task_lib.Info:
   """Returns what a task knows of images [h, w, c] and training labels [n].
 
   Examples whose label is withheld (negative) count in no class.
-
-  Raises:
-    ConfigError: If a field is wrong.
   """
-  config_lib.check(config)
   steps = batches.steps_per_epoch(
       samplers.length(config.train.sampler, labels), config.train.batch_size,
       remainder=config.train.remainder)
@@ -127,15 +130,20 @@ def make_visits(
 
 
 def build(config: ml_collections.ConfigDict) -> Run:
-  """Loads the data, moves it to the devices and builds the task."""
+  """Loads the data, moves it to the devices and builds the task.
+
+  Raises:
+    ConfigError: If a field is wrong; where no data is needed to tell, before
+      any is read.
+    DataError: If the data is missing or wrong.
+  """
+  config_lib.check(config)
   runtime.apply(config.runtime)
   shardings = make_shardings(config)
   dataset = pipeline.load(config.data)
   if config.train.split == joined.SPLIT:
     dataset = joined.join(dataset)
-  members = config_lib.choose('train.split', config.train.split, {
-      name: rows for name, rows in dataset.splits.items()
-      if name not in ('validation', 'test')})
+  members = trained(config, dataset.splits)
   labels = dataset.labels[members]
   info = make_info(
       config, dataset.class_names, dataset.images.shape[1:], labels)

@@ -31,9 +31,6 @@ def load(
     ConfigError: If the run is not finished, draws nothing or kept no average.
   """
   config = config_lib.replace(config, model__weights='')
-  if not results.exists(pathlib.Path(folder)):
-    raise config_lib.ConfigError(
-        f'{folder} is no finished run: it has no result.json.')
   names = results.read(folder)['class_names']
   shape = (*config.data.image_size, config.data.channels)
   task = runs.make_task(
